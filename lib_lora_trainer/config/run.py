@@ -1,0 +1,51 @@
+"""RunConfig: everything one training run needs, as one value and one TOML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_lora_trainer.base import codec
+from lib_lora_trainer.base.setting import setting
+from lib_lora_trainer.config.adapter import AdapterConfig
+from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.config.training import OptimizerConfig, SampleConfig, SaveConfig, TrainingConfig
+
+MIGRATIONS: tuple[codec.Migration, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. `name` becomes the file's stem; `triggers` go to the Lora card and the file's comment."""
+
+    version: int = setting(1, "Version of this file's layout.", minimum=1)
+    name: str = setting("my-lora", "Name of the adapter and of its file.", label="Name", essential=True)
+    triggers: tuple[str, ...] = setting((), "Words that call the adapter.", label="Triggers", essential=True)
+    comment: str = setting("", "Kept in the file's metadata.", label="Comment")
+    base_model: str = setting(
+        "", "Hash or name of the checkpoint the run was planned on; filled in by the tab.", label="Planned on"
+    )
+    data: DataConfig = setting(DataConfig, "Pictures and captions.")
+    adapter: AdapterConfig = setting(AdapterConfig, "What is trained.")
+    optimizer: OptimizerConfig = setting(OptimizerConfig, "Optimizer and learning rates.")
+    training: TrainingConfig = setting(TrainingConfig, "Length and arithmetic.")
+    save: SaveConfig = setting(SaveConfig, "Files.")
+    samples: SampleConfig = setting(SampleConfig, "Sample images.")
+
+
+def read(path: Path) -> RunConfig:
+    """Return the configuration in a TOML file; relative source folders are taken from the file's folder.
+
+    Raises ConfigError or ProblemsFound as `codec.read_toml`.
+    """
+    config = codec.read_toml(RunConfig, path, MIGRATIONS)
+    return with_absolute_sources(config, path.parent)
+
+
+def with_absolute_sources(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the configuration with source folders that are relative resolved against `folder`."""
+    sources = tuple(
+        replace(source, path=str((folder / source.path).resolve())) if source.path else source
+        for source in config.data.sources
+    )
+    return replace(config, data=replace(config.data, sources=sources))
