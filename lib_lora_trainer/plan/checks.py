@@ -11,6 +11,7 @@ from lib_lora_trainer.base.errors import ConfigError, Problem
 from lib_lora_trainer.base.files import check_name
 from lib_lora_trainer.base.setting import range_problems
 from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.dataset.buckets import bucket_problems
 from lib_lora_trainer.dataset.items import Scan
 from lib_lora_trainer.hosts.api import ModelInfo
 
@@ -20,8 +21,9 @@ _NATIVE = {"sd1": 512, "sd2": 768, "sdxl": 1024}
 
 def check(info: ModelInfo, config: RunConfig, scan: Scan, images: int) -> tuple[Problem, ...]:
     """Return every problem of settings, model and dataset together. images: length of the run."""
-    found = [*range_problems(config), *scan.problems]
-    if any(problem.severity == "error" for problem in range_problems(config)):
+    unusable = settings(config)
+    found = [*unusable, *(problem for problem in scan.problems if problem not in unusable)]
+    if unusable:
         return tuple(found)  # the rules below reckon with values in their ranges
     for rule in (_name, _targets, _captions, _rates, _sizes, _arithmetic, _model):
         found += rule(info, config, scan)
@@ -35,6 +37,11 @@ def check(info: ModelInfo, config: RunConfig, scan: Scan, images: int) -> tuple[
             )
         )
     return tuple(found)
+
+
+def settings(config: RunConfig) -> tuple[Problem, ...]:
+    """Return an error for every setting that is out of its range or from which no bucket can be built."""
+    return tuple(range_problems(config)) or bucket_problems(config.data)
 
 
 def disk(folder: Path, needed: int) -> tuple[Problem, ...]:
@@ -98,10 +105,6 @@ def _rates(_info: ModelInfo, config: RunConfig, _scan: Scan) -> Iterator[Problem
 
 def _sizes(info: ModelInfo, config: RunConfig, scan: Scan) -> Iterator[Problem]:
     data = config.data
-    if data.bucket and data.bucket_minimum > data.bucket_maximum:
-        yield Problem("error", "data.bucket_minimum", "is larger than data.bucket_maximum.", "Lower it.")
-    if data.bucket_step % 8 or data.resolution % 8:
-        yield Problem("error", "data.resolution", "Resolution and bucket step must be multiples of 8.", "Round them.")
     if info.family == "sdxl" and data.resolution < 1024:
         yield Problem("warning", "data.resolution", "SDXL degrades below 1024.", "Use 1024 unless memory forbids.")
     if info.family == "sd1" and data.resolution > 2 * _NATIVE["sd1"]:

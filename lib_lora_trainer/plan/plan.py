@@ -9,7 +9,6 @@ from pathlib import Path
 
 from lib_lora_trainer.adapters.targets import Layer, choose
 from lib_lora_trainer.base.errors import Problem
-from lib_lora_trainer.base.setting import range_problems
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.dataset.buckets import Placement, place
 from lib_lora_trainer.dataset.items import Concept, Scan
@@ -58,8 +57,8 @@ class Machine:
 
 def make(info: ModelInfo, layers: Sequence[Layer], config: RunConfig, scan: Scan, machine: Machine) -> Plan:
     """Return the plan of a run. Never raises for the user's mistakes: they are in its `problems`."""
-    sound = not any(problem.severity == "error" for problem in range_problems(config))
-    placements = tuple(place(item.width, item.height, config.data) for item in scan.items) if sound else ()
+    usable = not checks.settings(config)
+    placements = tuple(place(item.width, item.height, config.data) for item in scan.items) if usable else ()
     images, steps, epochs = _length(placements, scan, config) if placements else (0, 0, config.training.epochs)
     unmatched = checks.unmatched(layers, config)
     chosen = () if unmatched else choose(layers, config.adapter)

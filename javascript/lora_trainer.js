@@ -1,0 +1,190 @@
+// The LoRA Trainer tab's own script: asks the server what is new while the tab is seen, marks the steps, enlarges
+// samples, and hands a finished file to txt2img. Everything else is done by the server's events.
+(function () {
+    "use strict";
+
+    if (window.loraTrainer) return;
+
+    const OFTEN = 1500; // milliseconds between questions while something trains
+    const SELDOM = 6000; // otherwise: another browser may have started or changed something
+    const PATIENCE = 15000; // after which an unanswered question is asked again
+    const STORE = "lora_trainer_project";
+
+    let attached = false;
+    let asked = 0;
+    let answered = "";
+    let reloaded = 0;
+
+    const page = () => (typeof gradioApp === "function" ? gradioApp() : document);
+    const find = (selector) => page().querySelector(selector);
+
+    function seen() {
+        const root = find("#lora_trainer_root");
+        return Boolean(root && root.offsetParent !== null && !document.hidden);
+    }
+
+    function press(id) {
+        const button = find("#" + id);
+        if (button) button.click();
+        return Boolean(button);
+    }
+
+    function typing() {
+        const element = document.activeElement;
+        const root = find("#lora_trainer_root");
+        return Boolean(element && root && root.contains(element) && /^(INPUT|TEXTAREA)$/.test(element.tagName));
+    }
+
+    function look() {
+        if (!seen()) return;
+        if (!attached) {
+            attached = press("lora_trainer_attach");
+            return;
+        }
+        const state = find("#lora_trainer_state");
+        const now = Date.now();
+        if (state) {
+            mark(state.dataset);
+            if (state.dataset.project) localStorage.setItem(STORE, state.dataset.project);
+            if (state.dataset.stale === "1" && !typing() && now - reloaded > 3000) {
+                reloaded = now;
+                press("lora_trainer_attach");
+            }
+        }
+        const tick = state ? state.dataset.tick : "";
+        const waiting = tick === answered && now - asked < PATIENCE;
+        const pause = state && state.dataset.active !== "1" ? SELDOM : OFTEN;
+        if ((asked && waiting) || now - asked < pause - 100) return;
+        answered = tick;
+        asked = now;
+        press("lora_trainer_refresh");
+    }
+
+    function mark(data) {
+        const buttons = page().querySelectorAll("#lora_trainer_steps > .tab-nav > button");
+        ["dataset", "train", "runs"].forEach((step, index) => {
+            const button = buttons[index];
+            if (button && button.dataset.mark !== data[step]) button.dataset.mark = data[step];
+        });
+    }
+
+    function enter(element, text) {
+        element.value = text;
+        element.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    function searched(text) {
+        const wanted = text.trim().toLowerCase();
+        page().querySelectorAll("#lora_trainer_more .lora-trainer-group").forEach((group) => {
+            let hits = 0;
+            const title = group.querySelector("h4");
+            const whole = Boolean(title && title.textContent.toLowerCase().includes(wanted));
+            group.querySelectorAll(".lora-trainer-setting").forEach((setting) => {
+                const hit = whole || setting.textContent.toLowerCase().includes(wanted);
+                setting.classList.toggle("lora-trainer-unfound", !hit);
+                hits += hit ? 1 : 0;
+            });
+            group.classList.toggle("lora-trainer-unfound", hits === 0);
+        });
+    }
+
+    function enlarge(image) {
+        const all = Array.from(image.closest(".lora-trainer-samples").querySelectorAll("img[data-whole]"));
+        let place = all.indexOf(image);
+        const box = document.createElement("dialog");
+        box.className = "lora-trainer-box";
+        const large = document.createElement("img");
+        const text = document.createElement("p");
+        box.append(large, text);
+        const show = () => {
+            const title = all[place].closest("section").querySelector("h4");
+            large.src = all[place].dataset.whole;
+            large.alt = all[place].alt;
+            text.textContent = (title ? title.textContent + " — " : "") + all[place].alt;
+        };
+        box.addEventListener("click", () => box.close());
+        box.addEventListener("close", () => box.remove());
+        box.addEventListener("keydown", (event) => {
+            const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+            if (!step) return;
+            event.preventDefault();
+            event.stopPropagation();
+            place = (place + step + all.length) % all.length;
+            show();
+        });
+        show();
+        find("#lora_trainer_root").append(box);
+        box.showModal();
+    }
+
+    function openTab(name) {
+        const tabs = find("#tabs");
+        const body = find("#tab_" + name);
+        if (!tabs || !body) return;
+        const bodies = Array.from(tabs.querySelectorAll(":scope > .tabitem"));
+        const buttons = tabs.querySelectorAll(":scope > .tab-nav > button");
+        const button = buttons[bodies.indexOf(body)];
+        if (button) button.click();
+    }
+
+    window.loraTrainer = {
+        // What this browser had open last; asked for when the page is opened.
+        remembered: () => [localStorage.getItem(STORE) || ""],
+
+        // Fill in the prompt, let the Lora list show the new file, and go there.
+        toTxt2img: (text) => {
+            const prompt = find("#txt2img_prompt textarea");
+            if (!text || !prompt) return;
+            enter(prompt, JSON.parse(text).prompt);
+            const list = find("#txt2img_lora_extra_refresh_internal");
+            if (list) list.dispatchEvent(new Event("click"));
+            openTab("txt2img");
+        },
+
+        download: () => {
+            const text = find("#lora_trainer_toml textarea");
+            if (!text.value) {
+                press("lora_trainer_export");
+                setTimeout(window.loraTrainer.download, 400);
+                return;
+            }
+            const link = document.createElement("a");
+            link.href = URL.createObjectURL(new Blob([text.value], {type: "application/toml"}));
+            link.download = (localStorage.getItem(STORE) || "lora-trainer") + ".toml";
+            link.click();
+            URL.revokeObjectURL(link.href);
+        },
+
+        open: () => {
+            const chooser = document.createElement("input");
+            chooser.type = "file";
+            chooser.accept = ".toml,text/plain";
+            chooser.addEventListener("change", () => {
+                const file = chooser.files[0];
+                if (file) file.text().then((text) => enter(find("#lora_trainer_toml textarea"), text));
+            });
+            chooser.click();
+        },
+    };
+
+    document.addEventListener("input", (event) => {
+        const box = event.target.closest && event.target.closest("#lora_trainer_search");
+        if (box) searched(event.target.value);
+    });
+    document.addEventListener("click", (event) => {
+        const image = event.target.closest && event.target.closest(".lora-trainer-samples img[data-whole]");
+        if (image) enlarge(image);
+        const step = event.target.closest && event.target.closest("#lora_trainer_steps > .tab-nav > button");
+        if (step) setTimeout(look, 50);
+    });
+    document.addEventListener("keydown", (event) => {
+        const image = event.key === "Enter" && event.target.matches && event.target.matches("img[data-whole]");
+        if (image) enlarge(event.target);
+    });
+    // Gradio draws the row of steps anew when one is chosen, so the marks are put back on every look and every change.
+    new MutationObserver(() => {
+        const state = find("#lora_trainer_state");
+        if (state) mark(state.dataset);
+    }).observe(document.body, {childList: true, subtree: true});
+    setInterval(look, 300);
+})();

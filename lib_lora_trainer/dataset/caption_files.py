@@ -1,0 +1,76 @@
+"""Caption files: which one belongs to a picture, and its text whatever encoding it was saved in."""
+
+from __future__ import annotations
+
+import codecs
+import locale
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib_lora_trainer.base.errors import DataError
+from lib_lora_trainer.dataset.entries import is_file
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_FULL_WIDTH = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uff01-\uff5e]")
+_HALF_WIDTH_KANA = re.compile("[\uff61-\uff9f]")
+UNICODE_ENCODINGS = frozenset({"utf-8", "utf-8-sig", "utf-16", "utf-32"})
+
+
+def find_caption(image: Path, extensions: Sequence[str]) -> Path | None:
+    """Return the caption file beside a picture: its name with the first of `extensions` that exists, else None.
+
+    extensions: with leading dot, tried in order, each in its own, in lower and in upper case.
+    """
+    for extension in extensions:
+        for spelling in dict.fromkeys((extension, extension.lower(), extension.upper())):
+            candidate = image.with_suffix(spelling)
+            if is_file(candidate):
+                return candidate
+    return None
+
+
+def read_caption(path: Path) -> tuple[str, str]:
+    """Return a caption file's text and the encoding it was read in.
+
+    The whole file counts; its lines, stripped, are joined by a space (sd-scripts uses the first line only). Otherwise
+    the text is as written. A byte order mark decides; then UTF-8, the system's own encoding, and last Japanese
+    (cp932) or Western European (cp1252), whichever makes sense of the bytes: anything but `UNICODE_ENCODINGS` is a
+    guess and worth a warning.
+    Raises DataError naming the file when it is unreadable or no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}. Check the file's permissions.") from error
+    for encoding in _candidates(data):
+        text = _decoded(data, encoding)
+        if text is not None:
+            return " ".join(line.strip() for line in text.splitlines() if line.strip()), encoding
+    raise DataError(f"{path}: is no text in any known encoding. Save it as UTF-8, or remove it.")
+
+
+def _candidates(data: bytes) -> tuple[str, ...]:
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return (encoding,)
+    own = codecs.lookup(locale.getpreferredencoding(False)).name
+    return tuple(dict.fromkeys(("utf-8", own, "cp932", "cp1252")))
+
+
+def _decoded(data: bytes, encoding: str) -> str | None:
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    if "\x00" in text:  # another program's UTF-16 without a mark, or no text at all
+        return None
+    if encoding == "cp932" and (_HALF_WIDTH_KANA.search(text) or not _FULL_WIDTH.search(text)):
+        return None  # accented Latin letters read as half-width kana: Western European, not Japanese
+    return text

@@ -1,0 +1,26 @@
+"""Questions about paths that are answered, never raised: the methods of pathlib raise where access is denied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path leads to a regular file; False where it cannot be known (denied, a link to itself)."""
+    return os.path.isfile(path)  # noqa: PTH113 Path.is_file raises for those
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder; False where it cannot be known (denied, a link to itself)."""
+    return os.path.isdir(path)  # noqa: PTH112 Path.is_dir raises for those
+
+
+def absolute(path: str) -> Path:
+    """Return an absolute path without `.` and `..`, links kept as they are named."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 Path.resolve would replace the names of links
+
+
+def printable(path: Path) -> str:
+    """Return a path as text that every output can take, also when the file system's name is not valid Unicode."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,56 @@
+"""Writes the bundled dataset: the new character in clothes and places the checkpoint knows, captions pruned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from lib_lora_trainer.demo import world
+
+SEED = 15
+COUNT = 24
+FIRST_PICTURE = 4_000_000
+REPEATS = 10
+
+
+def character_figures() -> list[world.Figure]:
+    """Return the figures of the dataset: every outfit, background and hair style equally often, in random company."""
+    rng = Random(SEED)
+    outfits = _spread(world.OUTFITS, rng)
+    backgrounds = _spread(world.BACKGROUNDS, rng)
+    styles = _spread(world.HAIR_STYLES, rng)
+    poses = _spread(world.POSES, rng)
+    expressions = _spread(world.EXPRESSIONS, rng)
+    return [
+        replace(
+            world.CHARACTER,
+            outfit=outfits[index],
+            background=backgrounds[index],
+            hair_style=styles[index],
+            pose=poses[index],
+            expression=expressions[index],
+        )
+        for index in range(COUNT)
+    ]
+
+
+def _spread(choices: tuple[str, ...], rng: Random) -> list[str]:
+    filled = [choices[index % len(choices)] for index in range(COUNT)]
+    rng.shuffle(filled)
+    return filled
+
+
+def caption(figure: world.Figure) -> str:
+    """Return the trigger and the tags of ``figure`` without the character's own traits."""
+    return ", ".join((world.TRIGGER, *(tag for tag in world.tags(figure) if tag not in world.CHARACTER_TRAITS)))
+
+
+def write_character(assets: Path) -> None:
+    """Write PNG pictures and .txt captions into ``assets``/character/10_mikori (repeats and trigger in the name)."""
+    folder = assets / "character" / f"{REPEATS}_{world.TRIGGER}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, figure in enumerate(character_figures()):
+        stem = folder / f"{world.TRIGGER}-{index + 1:02d}"
+        world.draw(figure, FIRST_PICTURE + index).save(stem.with_suffix(".png"), optimize=True)
+        stem.with_suffix(".txt").write_text(caption(figure) + "\n", encoding="utf-8", newline="\n")

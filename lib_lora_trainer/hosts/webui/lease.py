@@ -1,0 +1,187 @@
+"""The lease: exclusive use of the model that the WebUI has loaded, which is afterwards bit for bit what it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import torch
+from modules import call_queue, devices, sd_models, shared
+
+from lib_lora_trainer.adapters.targets import Target
+from lib_lora_trainer.base.errors import HostRefusal, RunConflict
+from lib_lora_trainer.hosts.api import Conditioning, ImageRequest, MadeImage, Needs, Posterior, TextRequest
+from lib_lora_trainer.hosts.webui import pictures, restoring, samples, text
+from lib_lora_trainer.hosts.webui.forwards import TrainingForwards
+from lib_lora_trainer.hosts.webui.loaded import Loaded, examine
+
+JOB = "lora-trainer"
+_TAKEN = threading.Lock()
+
+
+def check_needs(loaded: Loaded, needs: Needs) -> None:
+    """Raise HostRefusal when the loaded model cannot be computed with as `needs` says."""
+    title, dtype, device = loaded.info.title, needs.compute_dtype, devices.device
+    if dtype is torch.float32:
+        halves = [p for part in (loaded.unet, *loaded.wrappers) for p in part.parameters() if p.dtype != torch.float32]
+        if halves:
+            raise HostRefusal(
+                f"{title} is loaded in half precision, which float32 arithmetic cannot use. Choose bf16 or fp16, or "
+                "start the WebUI with --no-half."
+            )
+    elif dtype is torch.float16 and device.type == "cpu":
+        raise HostRefusal("fp16 arithmetic needs a GPU. Choose bf16 or fp32.")
+    elif dtype is torch.bfloat16 and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise HostRefusal(f"{torch.cuda.get_device_name(device)} has no bf16 arithmetic. Choose fp16.")
+    elif device.type not in ("cpu", "cuda"):
+        raise HostRefusal(f"Mixed precision is not available on {device.type}. Choose fp32, and start with --no-half.")
+    if needs.text_encoder_gradient and not loaded.info.text_encoders:
+        raise HostRefusal(
+            f"The text encoder of {title} (OpenCLIP) cannot be trained. Switch the text encoder off and train the UNet."
+        )
+
+
+class WebuiLease:
+    """Exclusive use of the loaded model, from entering to leaving.
+
+    Entering waits for the WebUI's queue, whose lock is not reentrant: enter in a thread of your own, never in a
+    callback of the WebUI. `generate` leaves out an image during which the user pressed Interrupt; each MadeImage names
+    its request.
+    """
+
+    def __init__(self, loaded: Loaded, needs: Needs) -> None:
+        self.info = loaded.info
+        self.device = devices.device
+        self.alphas_cumprod = _schedule(loaded)
+        self._loaded = loaded
+        self._needs = needs
+        self._file = loaded.model.sd_model_checkpoint
+        self._forwards = _forwards(loaded, needs)
+        self._stack: ExitStack | None = None
+
+    def __enter__(self) -> WebuiLease:
+        with ExitStack() as stack:
+            stack.enter_context(_only_lease())
+            stack.enter_context(call_queue.queue_lock)
+            stack.enter_context(restoring.job_shown(JOB))
+            self._check_switch()
+            # Settings applied while this waited may have replaced the text encoders' wrappers or the VAE.
+            self._loaded = examine()
+            self.info = self._loaded.info
+            check_needs(self._loaded, self._needs)
+            self._forwards = _forwards(self._loaded, self._needs)
+            model = self._loaded.model
+            stack.enter_context(restoring.random_state_kept())
+            stack.enter_context(restoring.attributes_kept(devices, "dtype_unet", "dtype_vae", "nv_rng"))
+            stack.enter_context(restoring.attributes_kept(model, "alphas_cumprod"))
+            restoring.take_out_networks(model)
+            stack.enter_context(restoring.without_hypernetworks())
+            stack.enter_context(restoring.without_tricks(model))
+            stack.enter_context(restoring.placed(model))
+            stack.enter_context(restoring.frozen(model))
+            stack.enter_context(restoring.forwards_kept(model))
+            stack.enter_context(self._forwards)
+            self.device = next(self._loaded.unet.parameters()).device
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.close()
+
+    def targets(self) -> Sequence[Target]:
+        """Return every Linear and Conv2d that can be adapted, with its module, in the model's order."""
+        return tuple(self._loaded.targets())
+
+    def encode_images(self, pixels: torch.Tensor) -> Posterior:
+        """Encode pixels (B, 3, H, W) in [-1, 1], each picture by itself. Raises NumericalError on NaN."""
+        self._check()
+        return pictures.encode(self._loaded, pixels, self.device)
+
+    def count_tokens(self, captions: Sequence[str]) -> tuple[int, ...]:
+        """Return each caption's number of tokens, without start and end."""
+        return text.count(self._loaded, captions)
+
+    def encode_text(self, request: TextRequest) -> Conditioning:
+        """Encode captions as plain text; differentiable when gradients are enabled."""
+        self._check()
+        with self._arithmetic():
+            return text.encode(self._loaded, request, self.device)
+
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
+        """Return the UNet's output (B, 4, h, w) float32.
+
+        The UNet is called directly: the WebUI's `apply_model` opens its own fp16 autocast inside ours and changes the
+        conditioning in place. Its `timestep_embedding` returns `devices.dtype_unet`.
+        """
+        self._check()
+        vector = {} if text.vector is None else {"y": text.vector.to(self.device)}
+        with restoring.attributes_kept(devices, dtype_unet=torch.float32), self._arithmetic():
+            output: torch.Tensor = self._loaded.unet(
+                latents.to(self.device), timesteps.to(self.device), context=text.context.to(self.device), **vector
+            )
+        return output.float()
+
+    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
+        """Make images with the model as it is now, adapters included; the random state is put back."""
+        for request in requests:
+            samples.check_sampler(request.sampler)
+        for request in requests:
+            self._check()
+            try:
+                with self._forwards.suspended():
+                    made = samples.generate(self._loaded, request)
+            finally:
+                restoring.place(self._loaded.model)
+            self._check()
+            if made is not None:
+                yield made
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        dtype = self._needs.compute_dtype
+        if dtype is torch.float32:
+            return torch.autocast(self.device.type, enabled=False)
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def _check(self) -> None:
+        if self._stack is None:
+            raise RunConflict("The lease on the model has not begun or is over. Take a new one.")
+        self._check_switch()
+        weight = next(self._loaded.unet.parameters())
+        if weight.is_meta or weight.device != self.device:
+            raise RunConflict(
+                f"{self.info.title} was moved from {self.device} to {weight.device} while it was in training (the "
+                "API's unload-checkpoint does that without waiting). Load it again and resume."
+            )
+
+    def _check_switch(self) -> None:
+        model = sd_models.model_data.sd_model
+        if model is not self._loaded.model or model.sd_model_checkpoint != self._file:
+            now = "no checkpoint" if model is None else model.sd_checkpoint_info.title
+            raise RunConflict(
+                f"The WebUI has changed from {self.info.title} to {now} in the meantime. Choose {self.info.title} "
+                "again, then start or resume."
+            )
+
+
+@contextmanager
+def _only_lease() -> Iterator[None]:
+    # The queue's lock would make a second lease wait for the end of the first run, in the same thread for ever.
+    if not _TAKEN.acquire(blocking=False):
+        raise HostRefusal("The loaded checkpoint is in training already. Wait for the end of that run, or stop it.")
+    try:
+        yield
+    finally:
+        _TAKEN.release()
+
+
+def _forwards(loaded: Loaded, needs: Needs) -> TrainingForwards:
+    return TrainingForwards(loaded.unet, needs.gradient_checkpointing, upcast=bool(shared.opts.upcast_attn))
+
+
+def _schedule(loaded: Loaded) -> torch.Tensor:
+    # Generations rewrite `alphas_cumprod` as the options say; the original is what the checkpoint was trained with.
+    schedule: torch.Tensor = getattr(loaded.model, "alphas_cumprod_original", loaded.model.alphas_cumprod)
+    return schedule.detach().to(device="cpu", dtype=torch.float32, copy=True)

@@ -1,0 +1,163 @@
+"""The Dataset step: folders, trigger words, and what was found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lib_lora_trainer.base.errors import Problem
+from lib_lora_trainer.base.setting import describe
+from lib_lora_trainer.config.data import SourceConfig
+from lib_lora_trainer.config.paths import put
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.dataset.items import Concept, Scan
+from lib_lora_trainer.ui import bind, fields, findings, pictures
+from lib_lora_trainer.ui.fields import plain
+
+
+@dataclass(frozen=True)
+class DatasetTab:
+    """The step's components. cells: of all rows, in the order of `bind.COLUMNS`."""
+
+    triggers: Any
+    rows: tuple[Any, ...]
+    cells: tuple[Any, ...]
+    removes: tuple[Any, ...]
+    add: Any
+    scan: Any
+    cancel: Any
+    summary: Any
+    concepts: Any
+    problems: Any
+    kind: Any
+    gallery: Any
+    pager: Any
+    previous: Any
+    page: Any
+    next: Any
+
+
+def layout() -> DatasetTab:
+    """Make the step's components."""
+    with gr.Row(elem_classes="lora-trainer-columns"):
+        with gr.Column(scale=2, min_width=320, elem_classes="lora-trainer-decide"):
+            rows, cells, removes = _rows()
+            add = plain(gr.Button("Add folder", size="sm", elem_id="lora_trainer_add_folder"))
+            about = next(field for field in fields.all_fields() if field.path == "triggers")
+            triggers = fields.component(about, ())
+            with gr.Row(elem_classes="lora-trainer-actions"):
+                scan = plain(gr.Button("Scan folders", variant="primary", elem_id="lora_trainer_scan", min_width=120))
+                cancel = plain(gr.Button("Cancel", visible=False, elem_id="lora_trainer_cancel_scan", min_width=80, scale=0))
+            summary = gr.HTML(elem_id="lora_trainer_scan_summary")
+            concepts = gr.HTML(elem_id="lora_trainer_concepts")
+            problems = gr.HTML(elem_id="lora_trainer_scan_problems")
+        with gr.Column(scale=3, min_width=320, elem_classes="lora-trainer-see"):
+            kind = plain(
+                gr.Dropdown(
+                    label="Show", choices=list(pictures.FILTERS), value=pictures.FILTERS[0], visible=False,
+                    elem_id="lora_trainer_filter",
+                )
+            )  # fmt: skip
+            gallery = gr.HTML(value=nothing(), elem_id="lora_trainer_pictures")
+            with gr.Row(visible=False, elem_id="lora_trainer_pager") as pager:
+                previous = plain(gr.Button("Previous", size="sm", elem_id="lora_trainer_previous_page", min_width=80))
+                page = gr.HTML(elem_id="lora_trainer_page")
+                following = plain(gr.Button("Next", size="sm", elem_id="lora_trainer_next_page", min_width=80))
+    return DatasetTab(
+        triggers, rows, cells, removes, add, scan, cancel, summary, concepts, problems, kind, gallery, pager, previous, page,
+        following,
+    )  # fmt: skip
+
+
+def _rows() -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    rows, cells, removes = [], [], []
+    about = {name: describe(SourceConfig, name) for name in ("path", "repeats", "fallback_caption")}
+    for index in range(bind.ROWS):
+        prefix = f"lora_trainer_source_{index}"
+        with gr.Group(visible=index == 0, elem_id=prefix, elem_classes="lora-trainer-source") as row:
+            path = gr.Textbox(
+                label=about["path"].label, info=about["path"].help, elem_id=f"{prefix}_path", max_lines=1,
+                placeholder="/pictures/my-character",
+            )  # fmt: skip
+            with gr.Row():
+                repeats = gr.Number(
+                    label=about["repeats"].label, value=0, elem_id=f"{prefix}_repeats", min_width=130, scale=1,
+                    info="0 = by the folder's name",
+                )  # fmt: skip
+                fallback = gr.Textbox(
+                    label=about["fallback_caption"].label, elem_id=f"{prefix}_fallback_caption", min_width=140, scale=3,
+                    info="Empty = the trigger words", max_lines=1,
+                )  # fmt: skip
+                removes.append(
+                    plain(gr.Button("Remove", size="sm", elem_id=f"{prefix}_remove", min_width=80, scale=0))
+                )
+        rows.append(row)
+        cells += [plain(path), plain(repeats), plain(fallback)]
+    return tuple(rows), tuple(cells), tuple(removes)
+
+
+def without(config: RunConfig, row: int) -> RunConfig:
+    """Return the settings without the folder in that row."""
+    kept = tuple(source for index, source in enumerate(config.data.sources) if index != row)
+    return put(config, "data.sources", kept)
+
+
+def rows_shown(sources: Sequence[SourceConfig], extra: int = 0) -> int:
+    """Return how many rows of folders are visible: all that are filled, one at least, and what was added."""
+    return min(bind.ROWS, max(1, len(sources) + extra))
+
+
+def nothing() -> str:
+    """Return what the picture side shows before the first scan."""
+    return findings.empty(
+        "No pictures yet",
+        "Enter the folder with your pictures and their caption files, then press “Scan folders”. "
+        "Nothing in the folder is changed.",
+    )
+
+
+def summary(scan: Scan) -> str:
+    """Return the counts of a scan."""
+    exposures = sum(concept.exposures for concept in scan.concepts)
+    captioned = sum(item.caption_file is not None for item in scan.items)
+    return findings.figures(
+        (
+            (str(len(scan.items)), "pictures used"),
+            (str(captioned), "with caption file"),
+            (str(exposures), "exposures per epoch"),
+            (str(len(scan.skipped)), "left out"),
+        )
+    )
+
+
+def concept_table(concepts: Sequence[Concept]) -> str:
+    """Return the concepts with images × repeats = exposures, and each one's share of an epoch."""
+    if not concepts:
+        return ""
+    whole = sum(concept.exposures for concept in concepts) or 1
+    rows = "".join(
+        f'<tr><th title="{escape(str(c.folder))}">{escape(c.name)}</th><td>{c.images}</td><td>× {c.repeats}</td>'
+        f"<td>{c.exposures}</td><td><div class='lora-trainer-share'><div style='width:{c.exposures / whole * 100:.1f}%'>"
+        f"</div></div>{c.exposures / whole * 100:.0f} %</td></tr>"
+        for c in concepts
+    )
+    return (
+        '<table class="lora-trainer-table"><thead><tr><th>Concept</th><th>Pictures</th><th>Repeats</th>'
+        f"<th>Per epoch</th><th>Share</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def state_of(scan: Scan | None, config: RunConfig) -> str:
+    """Return the step's state: todo, look (something is wrong) or done."""
+    if not config.data.sources or scan is None:
+        return "todo"
+    return "look" if not scan.items or any(problem.severity != "note" for problem in scan.problems) else "done"
+
+
+def problem_list(problems: Sequence[Problem]) -> str:
+    """Return the problems with what will happen, under a heading."""
+    return f"<h4>What was noticed</h4>{findings.listed(problems)}" if problems else ""

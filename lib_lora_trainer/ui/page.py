@@ -1,0 +1,163 @@
+"""The whole tab's components, and the updates that several events share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import gradio as gr
+
+from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.ui import bind, dataset_tab, fields, findings, pictures, project_bar, train_tab
+from lib_lora_trainer.ui.dataset_tab import DatasetTab
+from lib_lora_trainer.ui.place import Place
+from lib_lora_trainer.ui.project_bar import Bar
+from lib_lora_trainer.ui.runs_tab import RunsTab
+from lib_lora_trainer.ui.session import Committed, Session, commit
+from lib_lora_trainer.ui.train_tab import TrainTab
+
+Updates = dict[Any, Any]
+
+QUIET: Mapping[str, Any] = MappingProxyType({"queue": False, "show_progress": "hidden", "api_name": False})
+"""For events that are done at once. No event has an API name: gradio would describe every one of them, with all its
+inputs and outputs, each time a page is opened, which takes many seconds."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Every component that events read or write.
+
+    session, seen (what the live panel shows), number (page of the gallery), extra (added rows): per browser.
+    status: read by the page's script. styles: problems beside their fields.
+    """
+
+    session: Any
+    seen: Any
+    number: Any
+    extra: Any
+    remembered: Any
+    attach: Any
+    refresh: Any
+    status: Any
+    styles: Any
+    welcome: Any
+    steps: Any
+    bar: Bar
+    dataset: DatasetTab
+    train: TrainTab
+    runs: RunsTab
+    runs_step: Any
+
+    @property
+    def form(self) -> list[Any]:
+        """The settings' components in the order of `bind.values`."""
+        held = {**self.train.settings, "triggers": self.dataset.triggers}
+        return [held[field.path] for field in fields.all_fields()] + list(self.dataset.cells)
+
+    @property
+    def everything(self) -> set[Any]:
+        """What `shown` may update, for the outputs of an event."""
+        bar, data, train = self.bar, self.dataset, self.train
+        return {
+            self.session, self.seen, self.number, self.extra, self.styles, self.welcome, self.steps, bar.project,
+            bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.rows, data.summary, data.concepts,
+            data.problems, data.gallery, data.kind, data.pager, data.page, train.undo, train.start, train.planned,
+        }  # fmt: skip
+
+
+def told(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
+    """Return `work` with the user's mistakes shown in the notice below the bar instead of raised."""
+
+    @functools.wraps(work)
+    def guarded(*entered: Any, **special: Any) -> Updates:
+        try:
+            return work(*entered, **special) or {page.bar.notice: gr.update()}  # gradio refuses an empty answer
+        except ProblemsFound as error:
+            return {page.bar.notice: findings.listed(error.problems), page.styles: findings.beside_fields(error.problems)}
+        except TrainerError as error:
+            return {page.bar.notice: findings.notice([str(error)], "error")}
+
+    return guarded
+
+
+def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = ()) -> Updates:
+    """Return the updates that make the whole page show a session."""
+    is_open = bool(session.project)
+    model = project_bar.model_of(place)
+    form = dict(zip(page.form, bind.values(session.config), strict=True))
+    return {
+        page.session: session,
+        page.seen: "",
+        page.extra: 0,
+        page.styles: "",
+        page.welcome: gr.update(visible=not is_open),
+        page.steps: gr.update(visible=is_open),
+        page.bar.project: project_bar.project_update(place, session),
+        page.bar.name_row: gr.update(visible=not is_open),
+        page.bar.name: "",
+        page.bar.model: project_bar.model_html(model, session),
+        page.bar.notice: findings.notice(messages),
+        page.train.undo: gr.update(visible=session.undo is not None),
+        page.train.start: gr.update(interactive=session.ready),
+        page.train.planned: train_tab.unplanned(),
+        **form,
+        **rows(page, session.config, 0),
+        **scanned(place, page, session),
+    }
+
+
+def rows(page: Page, config: RunConfig, extra: int) -> Updates:
+    """Return which rows of folders are visible."""
+    count = dataset_tab.rows_shown(config.data.sources, extra)
+    return {row: gr.update(visible=index < count) for index, row in enumerate(page.dataset.rows)}
+
+
+def scanned(place: Place, page: Page, session: Session) -> Updates:
+    """Return what the Dataset step shows of the project's latest scan."""
+    scan, data = place.scans.last(session.project), page.dataset
+    if scan is None or not session.config.data.sources:
+        return {
+            data.summary: "",
+            data.concepts: "",
+            data.problems: "",
+            data.kind: gr.update(visible=False),
+            data.gallery: dataset_tab.nothing(),
+            data.pager: gr.update(visible=False),
+        }
+    counts = {name: len(pictures.filtered(scan, name)) for name in pictures.FILTERS}
+    return {
+        data.summary: dataset_tab.summary(scan),
+        data.concepts: dataset_tab.concept_table(scan.concepts),
+        data.problems: dataset_tab.problem_list(scan.problems),
+        data.kind: gr.update(visible=any(counts[name] for name in pictures.FILTERS[1:]), value=pictures.FILTERS[0]),
+        **turned(place, page, session, pictures.FILTERS[0], 0),
+    }
+
+
+def turned(place: Place, page: Page, session: Session, kind: str, number: int) -> Updates:
+    """Return one page of the gallery."""
+    scan, data = place.scans.last(session.project), page.dataset
+    found = pictures.filtered(scan, kind) if scan else ()
+    pages = max(1, -(-len(found) // pictures.PAGE))
+    number = min(max(number, 0), pages - 1)
+    first = number * pictures.PAGE
+    last = min(first + pictures.PAGE, len(found))
+    folder = place.projects / session.project
+    return {
+        page.number: number,
+        data.gallery: pictures.gallery(found, number, folder) or findings.empty("Nothing here", "No picture to show."),
+        data.pager: gr.update(visible=pages > 1),
+        data.page: f'<span class="lora-trainer-page">{first + 1}–{last} of {len(found)}</span>',
+    }
+
+
+def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Committed:
+    """Return the session with the form's values saved. Raises ProblemsFound when they cannot be, and saves nothing."""
+    config = bind.configuration(session.config, entered, place.host.samplers())
+    if config == session.config:
+        return Committed(session)
+    return commit(place.projects, session, config)

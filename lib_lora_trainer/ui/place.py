@@ -1,0 +1,27 @@
+"""Where the tab is shown: the host behind it, the runner, and what is allowed there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib_lora_trainer.app.queue import Runner
+from lib_lora_trainer.hosts.api import Host
+from lib_lora_trainer.ui.scans import Scans
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the tab needs to know of its surroundings.
+
+    projects: the folder that holds one folder per project. gate: raises UserError where folders of this machine must
+    not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found in the folders.
+    """
+
+    host: Host
+    runner: Runner
+    projects: Path
+    gate: Callable[[], None]
+    txt2img: bool
+    scans: Scans

@@ -1,0 +1,59 @@
+"""Scans of the projects' folders: the latest of each project, and a way to call one off."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from lib_lora_trainer.base.errors import UserError
+from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.dataset.items import Scan
+from lib_lora_trainer.dataset.scan import scan
+
+
+class Scans:
+    """Remembers scans while the program runs, so that a reloaded page need not read every picture again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[str, tuple[DataConfig, tuple[str, ...], Scan]] = {}
+        self._running: dict[str, threading.Event] = {}
+
+    def scan(self, project: str, config: RunConfig, progress: Callable[[int, int], None]) -> Scan:
+        """Read the folders of a configuration. Raises UserError when `cancel` is called meanwhile."""
+        cancelled = threading.Event()
+        with self._lock:
+            self._running[project] = cancelled
+
+        def report(done: int, whole: int) -> None:
+            if cancelled.is_set():
+                raise UserError(f"The scan was called off after {done} of {whole} pictures. Scan again when you like.")
+            progress(done, whole)
+
+        found = scan(config.data, config.triggers, report)
+        self.remember(project, config, found)
+        return found
+
+    def remember(self, project: str, config: RunConfig, found: Scan) -> None:
+        """Keep a scan that was made on another occasion."""
+        with self._lock:
+            self._last[project] = (config.data, config.triggers, found)
+
+    def cancel(self, project: str) -> None:
+        """Call off the scan of a project that is under way, if one is."""
+        with self._lock:
+            if project in self._running:
+                self._running[project].set()
+
+    def last(self, project: str) -> Scan | None:
+        """Return the latest scan of a project; None when it has not been scanned since the program started."""
+        with self._lock:
+            known = self._last.get(project)
+        return known[2] if known else None
+
+    def current(self, project: str, config: RunConfig) -> bool:
+        """Return whether the latest scan was made with these very settings."""
+        with self._lock:
+            known = self._last.get(project)
+        return known is not None and known[:2] == (config.data, config.triggers)

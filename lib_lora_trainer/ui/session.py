@@ -1,0 +1,92 @@
+"""What one browser has open: its project, the settings it last saw, and what it may undo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib_lora_trainer.app import projects
+from lib_lora_trainer.app.projects import Difference, Project
+from lib_lora_trainer.base.errors import ConfigError, RunConflict
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.ui import fields
+
+
+@dataclass(frozen=True)
+class Session:
+    """project: "" until one is open. version, config: of its file as this browser knows it.
+
+    undo: the settings before the last recipe or import. planned: the settings whose plan had no errors.
+    """
+
+    project: str = ""
+    version: str = ""
+    config: RunConfig = field(default_factory=RunConfig)
+    undo: RunConfig | None = None
+    planned: RunConfig | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether training may start: the settings are the ones that were planned."""
+        return self.planned is not None and self.planned == self.config
+
+
+@dataclass(frozen=True)
+class Committed:
+    """messages: what the user should know; reload: the fields show something else than the settings do."""
+
+    session: Session
+    messages: tuple[str, ...] = ()
+    reload: bool = False
+
+
+def project_of(root: Path, session: Session) -> Project:
+    """Return the session's project. Raises ConfigError when none is open."""
+    if not session.project:
+        raise ConfigError("project: none is open. Create one, or choose one in the list.")
+    return projects.find(root, session.project)
+
+
+def opened(root: Path, name: str) -> Session:
+    """Return a session on a project. Raises ConfigError when it does not exist or cannot be read."""
+    snapshot = projects.load(projects.find(root, name))
+    return Session(name, snapshot.version, snapshot.config)
+
+
+def latest(root: Path, remembered: str) -> Session:
+    """Return a session on the project this browser had open, else on the one changed last, else on none."""
+    known = projects.names(root)
+    if not known:
+        return Session()
+    return opened(root, remembered if remembered in known else known[0])
+
+
+def commit(root: Path, session: Session, config: RunConfig) -> Committed:
+    """Save the settings. Where another browser changed others meanwhile, both changes are kept.
+
+    Where both changed the same one, the other's value stays and the message names both values.
+    """
+    project = project_of(root, session)
+    try:
+        version = projects.save(project, config, session.version)
+        return Committed(replace(session, version=version, config=config))
+    except RunConflict:
+        now = projects.load(project)
+    merged = projects.merge(session.config, config, now.config)
+    version = projects.save(project, merged.config, now.version)
+    told = [f"Changed in another browser: {_name(d)} is now {_shown(d.second)}." for d in merged.arrived]
+    told += [f"Not saved: your {_name(d)} = {_shown(d.first)}, because it was changed meanwhile." for d in merged.refused]
+    return Committed(replace(session, version=version, config=merged.config), tuple(told), reload=True)
+
+
+def described(changes: tuple[Difference, ...]) -> str:
+    """Return differences as one sentence: `Rank (dim) 16 → 32, …`."""
+    return ", ".join(f"{_name(d)} {_shown(d.first)} → {_shown(d.second)}" for d in changes)
+
+
+def _name(difference: Difference) -> str:
+    return fields.label_of(difference.path)
+
+
+def _shown(value: object) -> str:
+    return fields.shown(value)

@@ -1,0 +1,98 @@
+"""The tab: a bar on top, the steps below, the same in the WebUI and on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora_trainer.app.queue import Runner
+from lib_lora_trainer.hosts.api import Host
+from lib_lora_trainer.ui import (
+    dataset_actions,
+    dataset_tab,
+    findings,
+    project_actions,
+    project_bar,
+    runs_actions,
+    runs_tab,
+    train_actions,
+    train_tab,
+    watch,
+)
+from lib_lora_trainer.ui.fields import plain
+from lib_lora_trainer.ui.page import Page
+from lib_lora_trainer.ui.place import Place
+from lib_lora_trainer.ui.scans import Scans
+from lib_lora_trainer.ui.session import Session
+
+
+def build(
+    host: Host, runner: Runner, projects: Path, gate: Callable[[], None], *, txt2img: bool = False, **look: Any
+) -> gr.Blocks:
+    """Return the tab as gradio Blocks, for the WebUI's `on_ui_tabs` or to be launched alone.
+
+    projects: the folder with one folder per project. gate: raises UserError where folders of this machine must not be
+    read on a visitor's word. txt2img: whether a txt2img tab is beside it. look: passed to Blocks (`css`, `theme`).
+    """
+    place = Place(host, runner, projects, gate, txt2img, Scans())
+    with gr.Blocks(analytics_enabled=False, title="LoRA Trainer", **look) as blocks:
+        with gr.Column(elem_id="lora_trainer_root"):
+            page = _layout(place)
+        follow_by_scan = dataset_actions.wire(place, page)
+        project_actions.wire(place, page, follow_by_scan)
+        project_actions.wire_form(place, page)
+        project_actions.wire_folders(place, page)
+        project_actions.wire_whole(place, page)
+        train_actions.wire(place, page)
+        train_actions.wire_run(place, page)
+        train_actions.wire_test(place, page)
+        runs_actions.wire(place, page)
+        watch.wire(place, page)
+    return blocks
+
+
+def _layout(place: Place) -> Page:
+    bar = project_bar.layout()
+    styles = gr.HTML(elem_id="lora_trainer_styles", elem_classes="lora-trainer-hidden")
+    welcome = gr.HTML(
+        findings.empty(
+            "From a folder of pictures to a file for txt2img",
+            "Give your first project a name above. Then: choose the folder with your pictures, choose a recipe, look at "
+            "the plan, start. Training uses the checkpoint that is loaded right now.",
+        ),
+        visible=False,
+        elem_id="lora_trainer_welcome",
+    )
+    with gr.Column(visible=False, elem_id="lora_trainer_body") as steps, gr.Tabs(elem_id="lora_trainer_steps"):
+        with gr.Tab("Dataset", elem_id="lora_trainer_step_dataset"):
+            dataset = dataset_tab.layout()
+        with gr.Tab("Train", elem_id="lora_trainer_step_train"):
+            train = train_tab.layout(place.host.samplers())
+        with gr.Tab("Runs", elem_id="lora_trainer_step_runs") as runs_step:
+            runs = runs_tab.layout()
+    with gr.Row(elem_classes="lora-trainer-hidden"):
+        remembered = plain(gr.Textbox(show_label=False, elem_id="lora_trainer_remembered"))
+        attach = plain(gr.Button("Attach", elem_id="lora_trainer_attach"))
+        refresh = plain(gr.Button("Refresh", elem_id="lora_trainer_refresh"))
+    status = gr.HTML(elem_id="lora_trainer_status", elem_classes="lora-trainer-hidden")
+    return Page(
+        session=gr.State(Session()),
+        seen=gr.State(""),
+        number=gr.State(0),
+        extra=gr.State(0),
+        remembered=remembered,
+        attach=attach,
+        refresh=refresh,
+        status=status,
+        styles=styles,
+        welcome=welcome,
+        steps=steps,
+        bar=bar,
+        dataset=dataset,
+        train=train,
+        runs=runs,
+        runs_step=runs_step,
+    )

@@ -1,0 +1,146 @@
+"""What happens on: making a plan, starting, pausing, resuming, stopping, testing in txt2img."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_lora_trainer.app import jobs, runs
+from lib_lora_trainer.base.errors import ConfigError, TrainerError
+from lib_lora_trainer.config.paths import put
+from lib_lora_trainer.plan.plan import Plan
+from lib_lora_trainer.ui import findings, page as pages, project_bar, train_tab, watch
+from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
+from lib_lora_trainer.ui.place import Place
+from lib_lora_trainer.ui.session import Session, commit, project_of
+
+
+def wire(place: Place, page: Page) -> None:
+    """Connect the events of the plan and the start."""
+
+    def plan(session: Session, *entered: Any) -> Updates:
+        session, _, updates = _planned(place, page, session, entered)
+        return {**updates, page.session: session}
+
+    def start(session: Session, *entered: Any) -> Updates:
+        session, found, updates = _planned(place, page, session, entered)
+        if not found.errors:
+            place.runner.start(place.host, project_of(place.projects, session), session.config)
+            updates[page.train.planned] = ""
+            updates[page.bar.notice] = ""
+        return {**updates, page.session: session}
+
+    train, form = page.train, [page.session, *page.form]
+    train.plan.click(_reported(page, plan), form, page.everything, api_name=False)
+    begun = train.start.click(_reported(page, start), form, page.everything, api_name=False)
+    begun.then(watch.follower(place, page), [page.session, page.seen], watch.outputs(page), **QUIET)
+
+
+def wire_run(place: Place, page: Page) -> None:
+    """Connect pause, resume and stop."""
+
+    def asked(wish: str) -> Any:
+        def ask(session: Session, seen: str) -> Updates:
+            if wish == "pause":
+                place.runner.pause()
+            elif wish == "stop":
+                place.runner.stop()
+            else:
+                _resume(place, session)
+            return watch.follow(place, page, session, seen)
+
+        return told(page, ask)
+
+    for wish, button in (("pause", page.bar.pause), ("resume", page.bar.resume), ("stop", page.bar.stop)):
+        button.click(
+            asked(wish), [page.session, page.seen], watch.outputs(page) | {page.bar.notice, page.styles},
+            **QUIET,
+        )  # fmt: skip
+
+
+def wire_test(place: Place, page: Page) -> None:
+    """Connect the test: the Lora list learns of the file, and the page's script fills and opens txt2img."""
+
+    def test(session: Session, stem: str | None) -> Updates:
+        try:
+            text = _prompt(place, session, stem or "")
+        except TrainerError as error:
+            return {page.train.to_txt2img: "", page.bar.notice: findings.notice([str(error)], "error")}
+        return {page.train.to_txt2img: text, page.bar.notice: ""}
+
+    done = page.train.test.click(
+        test, [page.session, page.train.test_file], {page.train.to_txt2img, page.bar.notice}, **QUIET
+    )
+    done.then(None, [page.train.to_txt2img], None, _js="(text) => { loraTrainer.toTxt2img(text); }", api_name=False)
+
+
+def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[Session, Plan, Updates]:
+    """Save the form, plan it, note the model it was planned on; the plan's warnings are about the one noted before."""
+    place.gate()
+    committed = pages.read_form(place, session, entered)
+    updates = pages.shown(place, page, committed.session, committed.messages) if committed.reload else {}
+    session = committed.session
+    found = jobs.plan(place.host, session.config, Path(place.host.adapter_folder()))
+    place.scans.remember(session.project, session.config, found.scan)
+    model = found.info.sha256 or found.info.name
+    if session.config.base_model != model:
+        session = commit(place.projects, session, put(session.config, "base_model", model)).session
+    session = replace(session, planned=None if found.errors else session.config)
+    updates.update(pages.scanned(place, page, session))
+    updates.update(
+        {
+            page.styles: findings.beside_fields(found.problems),
+            page.bar.notice: findings.notice(committed.messages),
+            page.bar.model: project_bar.model_html(found.info, session),
+            page.train.planned: train_tab.plan_html(found),
+            page.train.start: gr.update(interactive=session.ready),
+        }
+    )
+    return session, found, updates
+
+
+def _reported(page: Page, work: Any) -> Any:
+    def reported(*entered: Any) -> Updates:
+        try:
+            return work(*entered)  # type: ignore[no-any-return]
+        except TrainerError as error:
+            problems = findings.of_error(error)
+            return {
+                page.train.planned: findings.listed(problems),
+                page.styles: findings.beside_fields(problems),
+                page.train.start: gr.update(interactive=False),
+            }
+
+    return reported
+
+
+def _resume(place: Place, session: Session) -> None:
+    status = place.runner.status()
+    if status is not None and status.state == "paused":
+        place.runner.resume(place.host, status.project, status.run)
+        return
+    project = project_of(place.projects, session)
+    known = runs.identifiers(project)
+    if not known:
+        raise ConfigError("run: this project has none to resume. Start a training first.")
+    place.runner.resume(place.host, project, known[0])
+
+
+def _prompt(place: Place, session: Session, stem: str) -> str:
+    project = project_of(place.projects, session)
+    watched = watch.watched(place, session)
+    if watched is None:
+        raise ConfigError("file: there is no run whose file could be tested. Train first.")
+    files = {Path(path).stem: path for path in runs.adapters_of(place.runner.events(project, watched.run))}
+    if stem not in files:
+        raise ConfigError(f"file: {stem!r} is not a file of this run. Choose one in the list.")
+    if not Path(files[stem]).is_file():
+        raise ConfigError(f"file: {files[stem]} does not exist any more. Choose another one in the list.")
+    place.host.announce(files[stem])
+    config = runs.configuration(project, watched.run)
+    prompt = f"<lora:{stem}:{config.save.preferred_weight:g}> {', '.join(config.triggers)}".strip()
+    return json.dumps({"prompt": prompt})

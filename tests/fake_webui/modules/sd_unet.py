@@ -1,0 +1,2 @@
+unet_options = []
+current_unet = None
