@@ -129,7 +129,7 @@
 
     window.loraTrainer = {
         // What this browser had open last; asked for when the page is opened.
-        remembered: () => [localStorage.getItem(STORE) || ""],
+        remembered: () => [null, localStorage.getItem(STORE) || ""],
 
         // Fill in the prompt, let the Lora list show the new file, and go there.
         toTxt2img: (text) => {

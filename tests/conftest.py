@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 
@@ -64,6 +65,12 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if importlib.util.find_spec("hypothesis"):
+        from hypothesis import settings
+
+        # The same examples every time, however slow the machine is.
+        settings.register_profile("steady", deadline=None, derandomize=True)
+        settings.load_profile("steady")
     socket.socket = GuardedSocket
     socket.getaddrinfo = guarded_lookup(socket.getaddrinfo)
     socket.gethostbyname = guarded_lookup(socket.gethostbyname)

@@ -214,7 +214,7 @@ def check_text_is_encoded(host: Host) -> None:
         one = lease.encode_text(text_request("a red cat", "a blue dog"))
         two = lease.encode_text(text_request("a red cat", "a blue dog", chunks=2))
         plain = lease.encode_text(text_request("a red cat", "(a red cat:1.4)"))
-        assert lease.count_tokens(("", "a red cat", "a, b")) == (0, 3, 3)
+        assert lease.count_chunks(("", "a, (b)", "cat " * 75, "cat " * 76)) == (1, 1, 1, 2)
     width = one.context.shape[2]
     assert (one.context.shape, one.context.dtype) == ((2, 77, width), torch.float32)
     assert two.context.shape == (2, 154, width)
@@ -235,7 +235,7 @@ def check_long_captions_are_cut_at_commas(host: Host) -> None:
     """A chunk that fills up behind a comma ends at the comma; what is beyond the last chunk has no effect."""
     words = ", ".join(["cat"] * 36)  # 71 tokens
     with host.lease(PLAIN) as lease, torch.no_grad():
-        assert lease.count_tokens((words,)) == (71,)
+        assert lease.count_chunks((words, f"{words}, one two three four five")) == (1, 2)
         text = lease.encode_text(
             text_request(f"{words}, one two three four five", f"{words},", "one two three four five", chunks=2)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from lib_lora_trainer.adapters import files, methods
 from lib_lora_trainer.adapters.attach import Attachment
 from lib_lora_trainer.adapters.targets import Layer, Target, choose, layer_of, parameter_count

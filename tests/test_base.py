@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lib_lora_trainer.base import codec, events, files
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, ProblemsFound

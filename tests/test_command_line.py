@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lib_lora_trainer.demo.run import CHECKPOINT, DATASET
 from safetensors.torch import load_file
+
+from lib_lora_trainer.demo.run import CHECKPOINT, DATASET
 
 CONFIG = f"""
 name = "toy"

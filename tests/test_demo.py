@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from lib_lora_trainer.base.errors import UserError
 from lib_lora_trainer.base.setting import range_problems
 from lib_lora_trainer.demo import measure, report, world
@@ -13,7 +15,6 @@ from lib_lora_trainer.demo.install import NAME, PLACEHOLDER, install
 from lib_lora_trainer.demo.run import CHECKPOINT, TAGGER, config
 from lib_lora_trainer.hosts.api import ImageRequest, MadeImage
 from lib_lora_trainer.tagging import wd14
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

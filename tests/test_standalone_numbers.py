@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import host_contract
 import small_models
 from lib_lora_trainer.hosts.api import ImageRequest, Needs, PictureSize, TextRequest
+from lib_lora_trainer.hosts.chunks import split
 from lib_lora_trainer.hosts.standalone import StandaloneHost, words
 from lib_lora_trainer.hosts.standalone.sampling import SAMPLERS, make_scheduler, sample
 from lib_lora_trainer.hosts.tokenizer_files import write_clip_tokenizer
@@ -204,7 +205,7 @@ def test_chunks():
     comma, word = 267, 320
 
     def lengths(tokens):
-        chunks = words.split_chunks(tokens, comma)
+        chunks = split(tokens, comma)
         assert [token for chunk in chunks for token in chunk] == tokens
         return [len(chunk) for chunk in chunks]
 

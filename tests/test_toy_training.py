@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from lib_lora_trainer.adapters import files, methods
 from lib_lora_trainer.adapters.attach import Attachment
 from lib_lora_trainer.adapters.targets import Target, choose

@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
 from lib_lora_trainer.app.jobs import RunPaths, plan, train
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import NumericalError, ProblemsFound, RunConflict
@@ -21,9 +25,6 @@ from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.config.training import OptimizerConfig, SampleConfig, SaveConfig, TrainingConfig
 from lib_lora_trainer.diffusion import objective, schedule
 from lib_lora_trainer.train import lr
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file
 from tiny_host import TinyHost, TinyLease
 
 

@@ -137,7 +137,7 @@ def test_text_is_encoded_as_the_webui_does(host, webui, monkeypatch, clip_skip):
 
 def test_tokens_and_clip_skip(host):
     with host.lease(Needs()) as lease:
-        assert lease.count_tokens(["", "a cat", "a, (b)"]) == (0, 2, 5)
+        assert lease.count_chunks(["", "a, (b)", "cat " * 75, "cat " * 76]) == (1, 1, 1, 2)
         with pytest.raises(ConfigError, match="has 3 layers"):
             lease.encode_text(captions("a", clip_skip=4))
 

@@ -113,8 +113,8 @@ class TinyLease:
         mean = torch.cat([mean, mean.mean(1, keepdim=True)], dim=1)
         return Posterior(mean, torch.full_like(mean, 0.1))
 
-    def count_tokens(self, captions: Sequence[str]) -> tuple[int, ...]:
-        return tuple(len(caption.split()) for caption in captions)
+    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+        return tuple(1 for _ in captions)
 
     def encode_text(self, request: TextRequest) -> Conditioning:
         rows = [(caption.encode() + b" " * 77)[:77] for caption in request.captions]

@@ -100,6 +100,7 @@ def _train_on(
     if state_file.exists():
         position = state.load(state_file, live, belongs_to)
         yield Note("note", f"Continuing after step {position.step} of {settled.steps}.")
+    yield from _too_long(lease, settled)
     attachment = Attachment(list(wanted.values()), adapters)
     latents: cache.Cache = {}
     paths_of_items = [item.path for item in items]
@@ -132,6 +133,19 @@ def _train_on(
     )
     with attachment:
         yield from loop.train(run, position, control)
+
+
+def _too_long(lease: Lease, settled: Plan) -> Iterator[Note]:
+    limit = settled.config.training.token_limit
+    captions = [f"{settled.config.data.caption.prefix} {item.caption}" for item in settled.scan.items]
+    names = [
+        item.path.name
+        for item, chunks in zip(settled.scan.items, lease.count_chunks(captions), strict=True)
+        if chunks > limit // 75
+    ]
+    if names:
+        text = f"{len(names)} captions are longer than {limit} tokens and are cut, e.g. {', '.join(names[:5])}."
+        yield Note("warning", f"{text} Shorten them, or raise training.token_limit.")
 
 
 def _identity(paths: RunPaths, name: str) -> Identity:

@@ -164,7 +164,7 @@ def _version(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _lock(file: str) -> threading.Lock:
     # One lock per project file, so that two browsers cannot both pass the version check before either writes.
     return threading.Lock()

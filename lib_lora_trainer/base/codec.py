@@ -10,9 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from lib_lora_trainer.base.errors import ConfigError, Problem, ProblemsFound
 from lib_lora_trainer.base.setting import range_problems
 
@@ -40,6 +37,8 @@ def _plain(content: Any) -> Any:
 
 def to_toml(value: Any) -> str:
     """Return a dataclass as TOML text; fields in the order of their declaration."""
+    import tomlkit
+
     return tomlkit.dumps(to_mapping(value))
 
 
@@ -51,6 +50,9 @@ def from_toml(kind: type[Value], text: str, source: str, migrations: Sequence[Mi
     source: the file's name, for messages.
     Raises ProblemsFound with every unknown key, wrong type and value out of range, or ConfigError for broken TOML.
     """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     try:
         document = tomlkit.parse(text).unwrap()
     except TOMLKitError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def _check(item: Any, about: Setting, where: str) -> list[Problem]:
     if about.choices and item not in about.choices:
         return [Problem("error", where, f"{item!r} is not a choice.", f"Choose one of: {', '.join(about.choices)}.")]
     if isinstance(item, (int, float)) and not isinstance(item, bool):
-        if item != item:
+        if math.isnan(item):
             return [Problem("error", where, "is not a number.", "Enter a number.")]
         if about.minimum is not None and item < about.minimum:
             return [Problem("error", where, f"{item} is too small.", f"Use {about.minimum:g} or more.")]

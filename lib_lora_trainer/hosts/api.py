@@ -18,9 +18,8 @@ from lib_lora_trainer.base.families import Family, Part, Prediction
 class ModelInfo:
     """The loaded model, as far as training and its report need to know.
 
-    title: as the host shows it; name: file stem; sha256: of the checkpoint file, or "" if not computed.
-    text_encoders: the parts that can be adapted. latent_scale: factor from VAE output to latents.
-    clip_skip: what the host is set to.
+    title: as the host shows it; name: file stem; sha256: of the checkpoint file, "" if not computed; text_encoders:
+    the parts that can be adapted; latent_scale: factor from VAE output to latents; clip_skip: what the host is set to.
     """
 
     host: str
@@ -66,10 +65,7 @@ class PictureSize:
 
 @dataclass(frozen=True)
 class TextRequest:
-    """Captions to encode as plain text (no prompt syntax).
-
-    chunks: 75-token chunks every caption is padded to. sizes: one per caption, read by SDXL only.
-    """
+    """Captions to encode as plain text, each padded to `chunks` chunks of 75 tokens; SDXL reads one size per caption."""
 
     captions: tuple[str, ...]
     clip_skip: int
@@ -111,19 +107,17 @@ class MadeImage:
 
 class Lease(AbstractContextManager["Lease"], Protocol):
     """Exclusive use of the model. When it ends, also by an exception, the host is bit for bit what it was."""
-
     info: ModelInfo
     device: torch.device
     alphas_cumprod: torch.Tensor  # (1000,) float32 on the CPU, of the training schedule
-
     def targets(self) -> Sequence[Target]:
         """Return every Linear and Conv2d of the UNet and the text encoders with its module, in the model's order."""
 
     def encode_images(self, pixels: torch.Tensor) -> Posterior:
         """Encode pixels (B, 3, H, W) float32 in [-1, 1], H and W multiples of 8. Raises NumericalError on NaN."""
 
-    def count_tokens(self, captions: Sequence[str]) -> tuple[int, ...]:
-        """Return the number of tokens of each caption, without start and end."""
+    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+        """Return how many 75-token chunks each caption takes, at least 1."""
 
     def encode_text(self, request: TextRequest) -> Conditioning:
         """Encode captions; differentiable when gradients are enabled. Longer ones are cut at 75·chunks tokens."""
@@ -137,7 +131,6 @@ class Lease(AbstractContextManager["Lease"], Protocol):
 
 class Host(Protocol):
     """Where the model lives."""
-
     def info(self) -> ModelInfo:
         """Return what is loaded. Raises HostRefusal when nothing trainable is, with the reason and the next step."""
 

@@ -8,12 +8,12 @@ CHUNK_TOKENS = 75
 COMMA_REACH = 20  # the WebUI's default of "Prompt word wrap length limit" (comma_padding_backtrack)
 
 
-def chunk_tokens(ids: Sequence[int], comma: int, chunks: int, reach: int = COMMA_REACH) -> list[list[int]]:
-    """Return exactly `chunks` lists of at most 75 token ids each, the last ones empty if the caption is short.
+def split(ids: Sequence[int], comma: int, reach: int = COMMA_REACH) -> list[list[int]]:
+    """Return a caption's tokens in lists of at most 75, at least one list.
 
-    ids: the caption's tokens without start and end; comma: the id of ",". Where a chunk ends in the middle of a phrase,
-    the words after the last comma among its last `reach` tokens move to the next chunk, as the WebUI cuts prompts
-    (modules/sd_hijack_clip.py `tokenize_line`, 1.10.1); `reach` 0 never moves any. What does not fit is left out.
+    ids: the tokens without start and end; comma: the id of ",". Where a chunk ends in the middle of a phrase, the words
+    after the last comma among its last `reach` tokens move to the next chunk, as the WebUI cuts prompts
+    (modules/sd_hijack_clip.py `tokenize_line`, 1.10.1); `reach` 0 never moves any.
     """
     finished: list[list[int]] = []
     current: list[int] = []
@@ -23,8 +23,12 @@ def chunk_tokens(ids: Sequence[int], comma: int, chunks: int, reach: int = COMMA
             finished.append(current[:kept])
             current = current[kept:]
         current.append(token)
-    finished.append(current)
-    return (finished + [[] for _ in range(chunks)])[:chunks]
+    return [*finished, current]
+
+
+def chunk_tokens(ids: Sequence[int], comma: int, chunks: int, reach: int = COMMA_REACH) -> list[list[int]]:
+    """Return exactly `chunks` lists as `split` makes them: empty ones are added, what does not fit is left out."""
+    return (split(ids, comma, reach) + [[] for _ in range(chunks)])[:chunks]
 
 
 def framed(chunk: Sequence[int], start: int, end: int, padding: int) -> list[int]:

@@ -11,13 +11,13 @@ from lib_lora_trainer.base.errors import DataError
 RATING, GENERAL, CHARACTER = 9, 0, 4
 # Faces made of punctuation, in which the underscore is part of the drawing.
 KAOMOJI = frozenset(
-    "0_0 (o)_(o) +_+ +_- ._. <o>_<o> <|>_<|> =_= >_< 3_3 6_9 >_o @_@ ^_^ o_o u_u x_x |_| ||_||".split()
+    ["0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^", "o_o", "u_u", "x_x", "|_|", "||_||"]
 )
 
 
 @dataclass(frozen=True)
 class Label:
-    """One output of a tagger. name: with spaces, as captions have it; category: RATING, GENERAL, CHARACTER, …"""
+    """One output of a tagger. name: with spaces, as captions have it; category: RATING, GENERAL or CHARACTER."""
 
     name: str
     category: int

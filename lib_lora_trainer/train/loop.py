@@ -133,7 +133,7 @@ def example_losses(lease: Lease, loaded: Loaded, config: RunConfig) -> torch.Ten
     alpha, sigma = schedule.alpha_sigma(lease.alphas_cumprod, loaded.timesteps)
     noisy = schedule.add_noise(loaded.latents, loaded.noise, alpha, sigma)
     wanted = objective.target(lease.info.prediction, loaded.latents, loaded.noise, alpha, sigma)
-    chunks = min(config.training.token_limit // 75, max(1, math.ceil(max(lease.count_tokens(loaded.captions)) / 75)))
+    chunks = min(config.training.token_limit // 75, max(lease.count_chunks(loaded.captions)))
     request = TextRequest(loaded.captions, config.training.clip_skip, chunks, loaded.sizes)
     with torch.set_grad_enabled(config.adapter.text_encoder):
         text = lease.encode_text(request)

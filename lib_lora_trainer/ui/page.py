@@ -103,7 +103,7 @@ def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = 
         page.bar.notice: findings.notice(messages),
         page.train.undo: gr.update(visible=session.undo is not None),
         page.train.start: gr.update(interactive=session.ready),
-        page.train.planned: train_tab.unplanned(),
+        page.train.planned: gr.update() if session.ready else train_tab.unplanned(),
         **form,
         **rows(page, session.config, 0),
         **scanned(place, page, session),

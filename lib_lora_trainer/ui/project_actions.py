@@ -23,8 +23,8 @@ from lib_lora_trainer.ui.train_tab import recipe_html
 def wire(place: Place, page: Page, rescan: Any) -> None:
     """Connect the events. rescan: called with an event, to follow it by a scan where none is known."""
 
-    def attach(remembered: str | None) -> Updates:
-        return pages.shown(place, page, latest(place.projects, remembered or ""))
+    def attach(session: Session, remembered: str | None) -> Updates:
+        return pages.shown(place, page, latest(place.projects, session, remembered or ""))
 
     def choose(name: str | None) -> Updates:
         return pages.shown(place, page, opened(place.projects, name or ""))
@@ -36,7 +36,7 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
     everything, bar = page.everything, page.bar
     rescan(
         page.attach.click(
-            told(page, attach), [page.remembered], everything, _js="() => loraTrainer.remembered()", **QUIET
+            told(page, attach), [page.session, page.remembered], everything, _js="() => loraTrainer.remembered()", **QUIET
         )
     )
     rescan(bar.project.input(told(page, choose), [bar.project], everything, **QUIET))

@@ -53,12 +53,17 @@ def opened(root: Path, name: str) -> Session:
     return Session(name, snapshot.version, snapshot.config)
 
 
-def latest(root: Path, remembered: str) -> Session:
-    """Return a session on the project this browser had open, else on the one changed last, else on none."""
+def latest(root: Path, before: Session, remembered: str) -> Session:
+    """Return a session on the project that is open, else on the one this browser had, else on the one changed last.
+
+    The plan and the undo of a project that stays open are kept.
+    """
     known = projects.names(root)
     if not known:
         return Session()
-    return opened(root, remembered if remembered in known else known[0])
+    name = next((name for name in (before.project, remembered) if name in known), known[0])
+    session = opened(root, name)
+    return replace(session, undo=before.undo, planned=before.planned) if name == before.project else session
 
 
 def commit(root: Path, session: Session, config: RunConfig) -> Committed:
@@ -74,9 +79,15 @@ def commit(root: Path, session: Session, config: RunConfig) -> Committed:
         now = projects.load(project)
     merged = projects.merge(session.config, config, now.config)
     version = projects.save(project, merged.config, now.version)
-    told = [f"Changed in another browser: {_name(d)} is now {_shown(d.second)}." for d in merged.arrived]
-    told += [f"Not saved: your {_name(d)} = {_shown(d.first)}, because it was changed meanwhile." for d in merged.refused]
-    return Committed(replace(session, version=version, config=merged.config), tuple(told), reload=True)
+    # Two quick edits of this very browser also meet here; then nothing differs from what its form shows.
+    lost = {difference.path for difference in merged.refused}
+    told = [
+        f"Not saved: your {_name(d)} = {_shown(d.first)}, because it was changed to {_shown(d.second)} meanwhile."
+        if d.path in lost
+        else f"Changed in another browser: {_name(d)} is now {_shown(d.second)}."
+        for d in projects.differences(config, merged.config)
+    ]
+    return Committed(replace(session, version=version, config=merged.config), tuple(told), reload=bool(told))
 
 
 def described(changes: tuple[Difference, ...]) -> str:

@@ -27,7 +27,7 @@ PEAK_RATE = 1.5e-3
 KL_WEIGHT = 1e-4
 """Per latent element; keeps the latents smooth without costing visible detail."""
 SAVE_EVERY = 300
-DECODER_STEPS = 1500
+DECODER_STEPS = 450
 DECODER_RATE = 8e-4
 
 

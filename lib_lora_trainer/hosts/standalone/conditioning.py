@@ -11,6 +11,7 @@ import torch
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.base.families import Family, Part
 from lib_lora_trainer.hosts.api import Conditioning, PictureSize, TextRequest
+from lib_lora_trainer.hosts.chunks import split
 from lib_lora_trainer.hosts.standalone import words
 
 _SIZE_WIDTH = 256
@@ -89,4 +90,4 @@ def embed_sizes(sizes: Sequence[PictureSize]) -> torch.Tensor:
 
 def chunks_needed(text: str) -> int:
     """Return how many 75-token chunks a text takes; at least 1."""
-    return len(words.split_chunks(words.load_tokenizer()(text), words.comma()))
+    return len(split(words.load_tokenizer()(text), words.comma()))

@@ -123,10 +123,9 @@ class StandaloneLease:
             raise NumericalError("The VAE's latents are not finite. The picture, or the checkpoint's VAE, is damaged.")
         return Posterior(mean, std)
 
-    def count_tokens(self, captions: Sequence[str]) -> tuple[int, ...]:
-        """Return the number of tokens of each caption, without start and end."""
-        tokenize = words.load_tokenizer()
-        return tuple(len(tokenize(caption)) for caption in captions)
+    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+        """Return how many 75-token chunks each caption takes, at least 1."""
+        return tuple(map(conditioning.chunks_needed, captions))
 
     def encode_text(self, request: TextRequest) -> Conditioning:
         """Encode captions; differentiable when gradients are enabled. Longer ones are cut at 75·chunks tokens."""

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer, and captions cut into chunks of 75 tokens as the WebUI cuts prompts."""
+"""CLIP's tokenizer, and the rows of token numbers that its encoders read."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from lib_lora_trainer.hosts import tokenizer_files
+from lib_lora_trainer.hosts.chunks import chunk_tokens, framed
 
 START, END = 49406, 49407
-CHUNK = 75
-_BACKTRACK = 20
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 Tokenize = Callable[[str], list[int]]
@@ -58,34 +57,6 @@ def comma() -> int:
     return token
 
 
-def split_chunks(tokens: Sequence[int], comma_token: int) -> list[list[int]]:
-    """Return tokens in chunks of at most 75, at least one.
-
-    As the WebUI's prompt handling with its default of 20 (sd_hijack_clip.py `tokenize_line`, 1.10.1): when a chunk is
-    full and a comma is among its last 20 tokens, what follows that comma moves into the next chunk.
-    """
-    chunks: list[list[int]] = [[]]
-    last_comma: int | None = None
-    for token in tokens:
-        current = chunks[-1]
-        if len(current) == CHUNK:
-            moved: list[int] = []
-            if token != comma_token and last_comma is not None and CHUNK - last_comma <= _BACKTRACK:
-                moved = current[last_comma + 1 :]
-                del current[last_comma + 1 :]
-            chunks.append(moved)
-            last_comma = None
-        if token == comma_token:
-            # A comma that opens a chunk is not remembered, as in the WebUI.
-            last_comma = len(chunks[-1]) or None
-        chunks[-1].append(token)
-    return chunks
-
-
 def rows(tokens: Sequence[int], chunks: int, padding: int) -> list[list[int]]:
-    """Return `chunks` rows of 77 token numbers: start, up to 75 tokens, end, then `padding`.
-
-    padding: END for OpenAI's encoders, 0 for open_clip's. Tokens beyond the last chunk are dropped.
-    """
-    parts = [*split_chunks(tokens, comma()), *([[]] * chunks)][:chunks]
-    return [[START, *part, END, *([padding] * (CHUNK - len(part)))] for part in parts]
+    """Return exactly `chunks` rows of 77 token numbers: start, chunk, end, padding. Longer texts are cut."""
+    return [framed(chunk, START, END, padding) for chunk in chunk_tokens(tokens, comma(), chunks)]

@@ -100,9 +100,9 @@ class WebuiLease:
         self._check()
         return pictures.encode(self._loaded, pixels, self.device)
 
-    def count_tokens(self, captions: Sequence[str]) -> tuple[int, ...]:
-        """Return each caption's number of tokens, without start and end."""
-        return text.count(self._loaded, captions)
+    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+        """Return how many 75-token chunks each caption takes, at least 1."""
+        return text.count_chunks(self._loaded, captions)
 
     def encode_text(self, request: TextRequest) -> Conditioning:
         """Encode captions as plain text; differentiable when gradients are enabled."""

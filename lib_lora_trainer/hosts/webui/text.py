@@ -10,14 +10,15 @@ from modules import devices, sd_hijack
 
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.hosts.api import Conditioning, PictureSize, TextRequest
-from lib_lora_trainer.hosts.chunks import chunk_tokens, framed
+from lib_lora_trainer.hosts.chunks import chunk_tokens, framed, split
 from lib_lora_trainer.hosts.webui.loaded import Loaded
 from lib_lora_trainer.hosts.webui.restoring import attributes_kept
 
 
-def count(loaded: Loaded, captions: Sequence[str]) -> tuple[int, ...]:
-    """Return each caption's number of tokens, without start and end."""
-    return tuple(len(ids) for ids in loaded.wrappers[0].tokenize(list(captions)))
+def count_chunks(loaded: Loaded, captions: Sequence[str]) -> tuple[int, ...]:
+    """Return how many 75-token chunks each caption takes, at least 1."""
+    wrapper = loaded.wrappers[0]
+    return tuple(len(split(ids, wrapper.comma_token)) for ids in wrapper.tokenize(list(captions)))
 
 
 def encode(loaded: Loaded, request: TextRequest, device: torch.device) -> Conditioning:
