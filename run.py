@@ -123,8 +123,7 @@ class Environment:
 
     def _install(self, extra: str) -> None:
         started = time.monotonic()
-        complete = self.read_stamp().get("state") == "ready" and self.python.exists()
-        if not complete:
+        if self.read_stamp().get("state") != "ready" or not self.python.exists():
             self._create(extra)
         self.write_stamp("installing", extra)
         pip = [str(self.python), "-m", "pip", "install", "--disable-pip-version-check", "--prefer-binary"]
@@ -155,8 +154,9 @@ class Environment:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock that the system releases even if this process is killed; wait for another holder."""
+    """Hold a lock until this process and those it started have ended, however they end; wait for another holder."""
     with path.open("a") as handle:
+        os.set_inheritable(handle.fileno(), True)  # pip may go on for a while after this process was killed
         waiting = False
         while True:
             try:
@@ -219,7 +219,7 @@ def wait(command: list[str], folder: Path, environment: dict[str, str] | None = 
 
     Ctrl-C reaches the command too (same console); it may need a while to stop cleanly, so it is not killed.
     """
-    with subprocess.Popen(command, cwd=folder, env=environment) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment, close_fds=False) as process:
         interrupted = False
         while True:
             try:

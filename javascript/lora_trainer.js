@@ -14,6 +14,9 @@
     let asked = 0;
     let answered = "";
     let reloaded = 0;
+    let restarted = false;
+    let training = null;
+    let server = "";
 
     const page = () => (typeof gradioApp === "function" ? gradioApp() : document);
     const find = (selector) => page().querySelector(selector);
@@ -36,19 +39,22 @@
     }
 
     function look() {
-        if (!seen()) return;
+        if (restarted || !seen()) return;
         if (!attached) {
-            attached = press("lora_trainer_attach");
+            attached = true;
+            known().then((same) => same && press("lora_trainer_attach"));
             return;
         }
         const state = find("#lora_trainer_state");
         const now = Date.now();
         if (state) {
             mark(state.dataset);
+            if (state.dataset.active === "1" && training === false) show();
+            training = state.dataset.active === "1";
             if (state.dataset.project) localStorage.setItem(STORE, state.dataset.project);
             if (state.dataset.stale === "1" && !typing() && now - reloaded > 3000) {
                 reloaded = now;
-                press("lora_trainer_attach");
+                known().then((same) => same && press("lora_trainer_attach"));
             }
         }
         const tick = state ? state.dataset.tick : "";
@@ -57,7 +63,28 @@
         if ((asked && waiting) || now - asked < pause - 100) return;
         answered = tick;
         asked = now;
-        press("lora_trainer_refresh");
+        known().then((same) => same && press("lora_trainer_refresh"));
+    }
+
+    // Gradio addresses its events by number. After a restart a page from before would press other events than it means,
+    // so it asks first whether the server is still the one it came from.
+    function known() {
+        return fetch("app_id", {cache: "no-store"})
+            .then((response) => response.text())
+            .then((name) => {
+                server = server || name;
+                restarted = server !== name;
+                if (restarted) tell();
+                return !restarted;
+            })
+            .catch(() => false); // not reachable at the moment: ask again later
+    }
+
+    function tell() {
+        const box = document.createElement("div");
+        box.className = "lora-trainer-notice";
+        box.textContent = "The server was restarted. Reload this page; whatever was saved is still there.";
+        find("#lora_trainer_root").prepend(box);
     }
 
     function mark(data) {
@@ -66,6 +93,12 @@
             const button = buttons[index];
             if (button && button.dataset.mark !== data[step]) button.dataset.mark = data[step];
         });
+    }
+
+    // A training has begun: what it does appears above the button that began it.
+    function show() {
+        const live = find("#lora_trainer_live");
+        if (live && live.offsetParent !== null) live.scrollIntoView({behavior: "smooth", block: "center"});
     }
 
     function enter(element, text) {
@@ -185,6 +218,6 @@
     new MutationObserver(() => {
         const state = find("#lora_trainer_state");
         if (state) mark(state.dataset);
-    }).observe(document.body, {childList: true, subtree: true});
+    }).observe(document.documentElement, {childList: true, subtree: true}); // the WebUI runs this before there is a body
     setInterval(look, 300);
 })();

@@ -71,7 +71,9 @@ class Story:
     closed: int = 0
     picture: Callable[[int], Image.Image] = lambda step: Image.new("RGB", (8, 8), (step % 256, 0, 0))
 
-    def __call__(self, host: FakeHost, config: RunConfig, paths: RunPaths, control: Control) -> Generator[Event, None, None]:
+    def __call__(
+        self, host: FakeHost, config: RunConfig, paths: RunPaths, control: Control
+    ) -> Generator[Event, None, None]:
         try:
             yield from self._told(config, paths, control)
         finally:

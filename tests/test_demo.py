@@ -71,7 +71,7 @@ def test_the_report_holds_the_figures_and_escapes_what_it_shows(tmp_path: Path, 
 
 
 def test_the_demos_settings_are_in_range() -> None:
-    assert range_problems(config()) == []
+    assert range_problems(config(Path("x"))) == []
 
 
 def test_installation_puts_everything_into_a_webui(tmp_path: Path) -> None:

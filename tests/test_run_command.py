@@ -215,6 +215,27 @@ def test_a_second_setup_waits(tmp_path):
     other.stdout.close()
 
 
+@needs_posix
+def test_what_a_killed_setup_started_is_waited_for(tmp_path):
+    started = "import sys; print('started', flush=True); sys.stdin.read()"
+    code = (
+        "import run, sys\nfrom pathlib import Path\n"
+        f"with run.exclusive(Path('lock')): run.wait([sys.executable, '-c', {started!r}], Path.cwd())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, **pipes) as first:
+        assert first.stdout.readline() == b"started\n"
+        first.kill()
+        first.wait()
+        with (tmp_path / "lock").open("a") as handle:
+            with pytest.raises(BlockingIOError):
+                run.fcntl.flock(handle, run.fcntl.LOCK_EX | run.fcntl.LOCK_NB)
+            first.stdin.close()  # ends what it had started
+            assert first.stdout.read() == b""
+            run.fcntl.flock(handle, run.fcntl.LOCK_EX | run.fcntl.LOCK_NB)
+
+
 def listed(name: str) -> list[str]:
     """Return the requirements of one list in pyproject.toml."""
     block = re.search(rf"^{name} = \[(.*?)\]$", PROJECT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]

@@ -97,12 +97,19 @@ def test_arithmetic_that_the_machine_lacks_is_refused(host):
         host.lease(Needs(compute_dtype=torch.float16))
 
 
-def test_prediction_is_the_webuis(host, webui):
+def test_prediction_is_the_webuis(host, webui, monkeypatch):
+    from modules import devices
+
     latents, timesteps = noisy()
     context = webui.model.get_learned_conditioning(["a red cat", "b"])
     with torch.no_grad():
         expected = webui.model.apply_model(latents, timesteps, {"c_crossattn": [context]})
+    # What the WebUI is set to without --no-half. It casts the embedding of timesteps to it, which costs precision.
+    monkeypatch.setattr(devices, "dtype_unet", torch.float16)
+    # As a generation with "Zero Terminal SNR" leaves it; training goes by the original.
+    monkeypatch.setitem(webui.model._buffers, "alphas_cumprod", torch.zeros(1000))
     with host.lease(Needs()) as lease:
+        assert lease.alphas_cumprod[0] > 0.99
         text = lease.encode_text(captions("a red cat", "b"))
         torch.testing.assert_close(text.context, context)
         output = lease.predict(latents, timesteps, text)
@@ -116,8 +123,9 @@ def test_prediction_is_the_webuis(host, webui):
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_text_is_encoded_as_the_webui_does(host, webui, monkeypatch, clip_skip):
-    from modules import shared
+    from modules import sd_hijack, shared
 
+    monkeypatch.setattr(sd_hijack.model_hijack, "fixes", None)
     monkeypatch.setitem(shared.opts.data, "CLIP_stop_at_last_layers", clip_skip)
     monkeypatch.setitem(shared.opts.data, "emphasis", "None")
     texts = ["", "a cat", LONG, "one, two, " + "three " * 80, "(weights:1.5) are [plain] text"]
@@ -127,8 +135,11 @@ def test_text_is_encoded_as_the_webui_does(host, webui, monkeypatch, clip_skip):
             chunks = expected.shape[1] // 77
             monkeypatch.setitem(shared.opts.data, "CLIP_stop_at_last_layers", 1)
             monkeypatch.setitem(shared.opts.data, "emphasis", "Original")
+            # As an interrupted generation with a textual inversion leaves it.
+            sd_hijack.model_hijack.fixes = [[(0, SimpleNamespace(vec=torch.ones(1, 32)))]]
             given = lease.encode_text(captions(caption, clip_skip=clip_skip, chunks=chunks)).context
             padded = lease.encode_text(captions(caption, clip_skip=clip_skip, chunks=chunks + 1)).context
+            sd_hijack.model_hijack.fixes = None
         monkeypatch.setitem(shared.opts.data, "CLIP_stop_at_last_layers", clip_skip)
         monkeypatch.setitem(shared.opts.data, "emphasis", "None")
         torch.testing.assert_close(given, expected)
@@ -191,10 +202,17 @@ def test_images_are_txt2imgs(host, webui):
     assert np.abs(pixels(made[1].image) - pixels(expected.images[0])).mean() > 1
 
 
-def test_unknown_samplers_are_refused(host):
-    with host.lease(Needs()) as lease, pytest.raises(ConfigError, match="'Nonsense' is unknown"):
-        list(lease.generate([ImageRequest("a", sampler="Nonsense")]))
+@pytest.mark.parametrize("name", ["Nonsense", "Euler nonsense", "DPM++ 2M nonsense"])
+def test_unknown_samplers_are_refused(host, name):
+    with host.lease(Needs()) as lease, pytest.raises(ConfigError, match=f"{name[-8:]}' is unknown"):
+        list(lease.generate([ImageRequest("a", sampler=name)]))
     assert "Euler" in host.samplers()
+
+
+def test_samplers_with_their_schedule_in_the_name_are_known(host):
+    karras = ImageRequest("a red cat", "blurred", 5, 3, 4.0, 64, 64, "Euler Karras", 1)
+    with host.lease(Needs()) as lease:
+        assert len(list(lease.generate([karras]))) == 1
 
 
 def test_clip_skip_of_images(host, webui, monkeypatch):

@@ -214,6 +214,7 @@ def test_an_interrupted_image_is_left_out(host, monkeypatch):
 
     with host.lease(Needs()) as lease:
         shared.state.interrupt()  # pressed for an image in the queue, before any of ours began
+        assert len(list(lease.generate([REQUEST]))) == 1
         pressed = []
         circular = sd_hijack.model_hijack.apply_circular
 

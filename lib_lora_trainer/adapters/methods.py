@@ -70,7 +70,12 @@ def _locon_module() -> Any:
 
 
 def output_delta(adapter: Any, inputs: torch.Tensor, strength: float) -> torch.Tensor:
-    """Return what the adapter adds to its layer's output for the layer's input."""
+    """Return what the adapter adds to its layer's output for the layer's input.
+
+    Half-precision inputs outside of autocast, as with the WebUI's --upcast-sampling, are computed in the adapter's fp32.
+    """
+    if inputs.dtype != torch.float32 and not torch.is_autocast_enabled():
+        inputs = inputs.float()
     added: torch.Tensor = adapter.bypass_forward_diff(inputs, scale=strength)
     return added
 

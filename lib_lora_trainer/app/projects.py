@@ -165,6 +165,6 @@ def _version(data: bytes) -> str:
 
 
 @functools.cache
-def _lock(file: str) -> threading.Lock:
+def _lock(_file: str) -> threading.Lock:
     # One lock per project file, so that two browsers cannot both pass the version check before either writes.
     return threading.Lock()

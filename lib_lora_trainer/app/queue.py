@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from lib_lora_trainer.base.events import Event, Failed, Finished, to_json
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.hosts.api import Host
 
-Train = Callable[[Host, RunConfig, RunPaths, Control], Generator[Event, None, None]]
+Train = Callable[[Host, RunConfig, RunPaths, Control], Iterator[Event]]
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,14 @@ class Runner:
     def _follow(self, job: _Job, journal: TextIO) -> None:
         try:
             paths = RunPaths(job.folder, Path(job.host.adapter_folder()))
-            with closing(self._train(job.host, job.config, paths, job.control)) as stream:
+            stream = self._train(job.host, job.config, paths, job.control)
+            with ExitStack() as leaving:
+                leaving.callback(getattr(stream, "close", _nothing))  # its lease ends here, whatever happens
                 for event in stream:
                     _record(job, journal, event)
             if not job.events or not isinstance(job.events[-1], Finished):
                 raise TrainerError("The training ended without saying how. Look at the last messages.")
-        except Exception as error:  # whatever it is, the person who watches has to see it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the person who watches has to see it
             _record(job, journal, failure(error))
 
 
@@ -163,6 +165,10 @@ def failure(error: Exception) -> Failed:
         problems=tuple({name: str(value) for name, value in asdict(problem).items()} for problem in problems),
         detail=detail,
     )
+
+
+def _nothing() -> None:
+    """Close a stream that has no end of its own."""
 
 
 def _journal(folder: Path) -> TextIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,11 +16,11 @@ from lib_lora_trainer.app import jobs
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import RunConflict
 from lib_lora_trainer.base.events import Event, Finished, Note, Phase, Planned, Progress
-from lib_lora_trainer.config.adapter import AdapterConfig
-from lib_lora_trainer.config.data import CaptionConfig, DataConfig, SourceConfig
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.config.recipes import RECIPES, apply
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.config.training import OptimizerConfig, SampleConfig, SaveConfig, TrainingConfig
-from lib_lora_trainer.demo import measure, report, world
+from lib_lora_trainer.config.training import SampleConfig, SaveConfig
+from lib_lora_trainer.demo import measure, regularization, report, world
 from lib_lora_trainer.demo.measure import Answer, Question
 from lib_lora_trainer.hosts.api import Host, Lease, Needs
 from lib_lora_trainer.tagging import wd14
@@ -28,27 +29,23 @@ ASSETS = Path(__file__).parent / "assets"
 CHECKPOINT = ASSETS / "toy.safetensors"
 DATASET = ASSETS / "character"
 TAGGER = ASSETS / "tagger"
+ROUNDS = 2  # regularization images per caption
+FOLDER = "3_regularization"  # 48 pictures × 3 beside the character's 24 × 10
 
 
-def config() -> RunConfig:
-    """Return the demo's training run: a LoRA on UNet and text encoder of the toy checkpoint."""
-    return RunConfig(
+def config(regularization: Path) -> RunConfig:
+    """Return the demo's training run: the recipe `toy-demo` on the bundled character and the regularization images."""
+    sources = (SourceConfig(str(DATASET)), SourceConfig(str(regularization)))
+    plain = RunConfig(
         name=world.TRIGGER,
         triggers=(world.TRIGGER,),
-        data=DataConfig(
-            sources=(SourceConfig(str(DATASET)),),
-            caption=CaptionConfig(keep_tokens=1),
-            resolution=world.SIDE,
-            bucket_minimum=world.SIDE,
-        ),
-        adapter=AdapterConfig(rank=16, alpha=16.0),
-        optimizer=OptimizerConfig(unet_learning_rate=1e-3, text_learning_rate=5e-4, warmup=0.05),
-        training=TrainingConfig(epochs=10, batch_size=4),
+        data=DataConfig(sources=sources),
         save=SaveConfig(every_epochs=0, state_every_steps=100),
         samples=SampleConfig(
-            prompts=(world.TRIGGER, f"{world.TRIGGER}, red dress, forest"), every_epochs=5, guidance=5.0
+            prompts=(world.TRIGGER, f"{world.TRIGGER}, red dress, forest"), every_epochs=2, guidance=5.0
         ),
     )
+    return apply(RECIPES["toy-demo"], plain)
 
 
 def demo(host: Host, out: Path, control: Control) -> Iterator[Event]:
@@ -61,32 +58,46 @@ def demo(host: Host, out: Path, control: Control) -> Iterator[Event]:
     began = time.monotonic()
     tagger = wd14.load(TAGGER)
     answers: dict[str, Answer] = {}
-    with host.lease(Needs()) as lease:
-        yield from _ask("before", measure.recall(), lease, tagger, answers)
-    losses: list[float] = []
-    planned: tuple[str, ...] = ()
-    finished: Finished | None = None
-    for event in jobs.train(host, config(), jobs.RunPaths(out / "run", out), control):
-        if isinstance(event, Progress):
-            losses.append(event.loss)
-        if isinstance(event, Planned):
-            planned = event.lines
-        if isinstance(event, Finished):
-            finished = event
-            break
-        yield event
-    if finished is None or finished.reason != "done":
-        yield finished or Note("warning", "the training ended without a result")
-        return
-    with host.lease(Needs()) as lease, _from_file(lease, Path(finished.files[-1])):
-        for question in (measure.recall(), measure.control(), measure.bleed()):
-            yield from _ask("after", question, lease, tagger, answers)
+    # So small a model is slower with several threads than with one.
+    with _threads(1):
+        with host.lease(Needs()) as lease:
+            yield from _ask("before", measure.recall(), lease, tagger, answers)
+            captions = [path.read_text(encoding="utf-8").strip() for path in sorted(DATASET.rglob("*.txt"))]
+            yield from regularization.make(lease, captions, ROUNDS, out / FOLDER)
+        losses: list[float] = []
+        planned: tuple[str, ...] = ()
+        finished: Finished | None = None
+        for event in jobs.train(host, config(out / FOLDER), jobs.RunPaths(out / "run", out), control):
+            if isinstance(event, Progress):
+                losses.append(event.loss)
+            if isinstance(event, Planned):
+                planned = event.lines
+            if isinstance(event, Finished):
+                finished = event
+                break
+            yield event
+        if finished is None or finished.reason != "done":
+            yield finished or Note("warning", "the training ended without a result")
+            return
+        with host.lease(Needs()) as lease, _from_file(lease, Path(finished.files[-1])):
+            for question in (measure.recall(), measure.control(), measure.bleed()):
+                yield from _ask("after", question, lease, tagger, answers)
     result = report.Result(answers, tuple(losses), planned, finished.files, time.monotonic() - began)
     for path in report.write(result, out):
         yield Note("note", f"wrote {path}")
     for line in report.summary(result):
         yield Note("note", line)
     yield finished
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _from_file(lease: Lease, path: Path) -> Attachment:

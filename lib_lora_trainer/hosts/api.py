@@ -49,7 +49,6 @@ class Needs:
 @dataclass(frozen=True)
 class Posterior:
     """What the VAE makes of pictures. mean, std: (B, 4, H/8, W/8) float32 on the CPU, already scaled."""
-
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -57,7 +56,6 @@ class Posterior:
 @dataclass(frozen=True)
 class PictureSize:
     """SDXL's micro-conditioning, in pixels: (height, width) or (top, left)."""
-
     original: tuple[int, int]
     crop: tuple[int, int]
     target: tuple[int, int]
@@ -76,7 +74,6 @@ class TextRequest:
 @dataclass(frozen=True)
 class Conditioning:
     """context: (B, 77·chunks, width); vector: (B, 2816) for SDXL, else None. float32, on the lease's device."""
-
     context: torch.Tensor
     vector: torch.Tensor | None = None
 
@@ -107,9 +104,12 @@ class MadeImage:
 
 class Lease(AbstractContextManager["Lease"], Protocol):
     """Exclusive use of the model. When it ends, also by an exception, the host is bit for bit what it was."""
-    info: ModelInfo
-    device: torch.device
-    alphas_cumprod: torch.Tensor  # (1000,) float32 on the CPU, of the training schedule
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def alphas_cumprod(self) -> torch.Tensor: ...  # (1000,) float32 on the CPU, of the training schedule
     def targets(self) -> Sequence[Target]:
         """Return every Linear and Conv2d of the UNet and the text encoders with its module, in the model's order."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lib_lora_trainer.base.events import Progress
 
@@ -45,7 +46,7 @@ class _Scale:
 
 
 def drawn(lines: Sequence[Line], *, band: bool = True) -> str:
-    """Return the curves as HTML; "" when no run has a finite loss yet. band: show the raw loss behind the first line."""
+    """Return the curves as HTML; "" without a finite loss. band: show the raw loss behind the first line."""
     binned = [(line, _bins(line.points)) for line in lines]
     binned = [(line, bins) for line, bins in binned if bins]
     if not binned:
@@ -65,7 +66,8 @@ def drawn(lines: Sequence[Line], *, band: bool = True) -> str:
         for number, (line, _) in enumerate(binned)
     )
     return (
-        f'<figure class="lora-trainer-curve"><div class="lora-trainer-plot"><div class="lora-trainer-ticks">{ticks}</div>'
+        '<figure class="lora-trainer-curve"><div class="lora-trainer-plot">'
+        f'<div class="lora-trainer-ticks">{ticks}</div>'
         f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" preserveAspectRatio="none" role="img" aria-label="Loss curve">'
         f"{body}</svg></div><figcaption><span>step {scale.first:.0f}</span>{legend}<span>{scale.last:.0f}</span>"
         "</figcaption></figure>"
@@ -118,15 +120,11 @@ def _marks(line: Line, bins: Sequence[_Bin], scale: _Scale) -> str:
     for step in sorted(line.saved):
         near = min(bins, key=lambda item: abs(item.step - step))
         x, y = scale.x(step), scale.y(near.smooth)
-        marks += (
-            f'<path class="lora-trainer-saved" d="M{x:.1f},{y:.1f}h0"><title>saved at step {step}</title></path>'
-        )
+        marks += f'<path class="lora-trainer-saved" d="M{x:.1f},{y:.1f}h0"><title>saved at step {step}</title></path>'
     return marks
 
 
 def _epochs(points: Sequence[Progress], scale: _Scale) -> str:
-    starts = [b.step for a, b in zip(points, points[1:], strict=False) if b.epoch != a.epoch]
+    starts = [b.step for a, b in pairwise(points) if b.epoch != a.epoch]
     shown = starts if len(starts) <= 40 else ()
-    return "".join(
-        f'<path class="lora-trainer-epoch" d="M{scale.x(step):.1f},0V{HEIGHT:.0f}"/>' for step in shown
-    )
+    return "".join(f'<path class="lora-trainer-epoch" d="M{scale.x(step):.1f},0V{HEIGHT:.0f}"/>' for step in shown)

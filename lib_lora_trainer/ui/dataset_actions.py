@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
+from lib_lora_trainer.ui import dataset_tab
 from lib_lora_trainer.ui import page as pages
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session
 
 
-def wire(place: Place, page: Page) -> Any:
-    """Connect the events; return a function that follows an event by a scan, where the pictures are not known yet."""
+def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[Any], None]:
+    """Connect the events; return a function that follows an event by a scan, where the pictures are not known yet.
+
+    save: the event function that saves the form.
+    """
     data = page.dataset
 
-    def scan(session: Session, progress: Any) -> Updates:
+    def scan(session: Session, progress: Any = gr.Progress()) -> Updates:  # noqa: B008 - how gradio passes it
         place.gate()
         place.scans.scan(
             session.project, session.config, lambda done, whole: progress((done, whole), desc="Reading pictures")
         )
-        return pages.scanned(place, page, session)
-
-    def asked(session: Session, progress: Any = gr.Progress(), *entered: Any) -> Updates:  # noqa: B008, B026
-        committed = pages.read_form(place, session, entered)
-        updates: Updates = {page.styles: "", page.bar.notice: "", page.session: committed.session}
-        if committed.reload:
-            updates = pages.shown(place, page, committed.session, committed.messages)
-        return {**updates, **scan(committed.session, progress)}
+        return {data.summary: dataset_tab.summary(place.scans.last(session.project)), page.bar.notice: ""}
 
     def missing(session: Session, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
         if not session.config.data.sources or place.scans.current(session.project, session.config):
             return {}
         return scan(session, progress)
+
+    def show(session: Session) -> Updates:
+        return {data.cancel: gr.update(visible=False), **pages.scanned(place, page, session)}
 
     def turn(change: int) -> Any:
         def turned(session: Session, kind: str, number: int) -> Updates:
@@ -41,18 +42,26 @@ def wire(place: Place, page: Page) -> Any:
 
         return turned
 
-    leaf = {page.number, data.gallery, data.pager, data.page, page.bar.notice, page.styles}
-    started = data.scan.click(lambda: gr.update(visible=True), None, [data.cancel], **QUIET)
-    ended = started.then(told(page, asked), [page.session, *page.form], page.everything, api_name=False)
-    ended.then(lambda: gr.update(visible=False), None, [data.cancel], **QUIET)
+    told_too = {page.bar.notice, page.styles}
+    leaf = {page.number, data.gallery, data.pager, data.page, *told_too}
+    busy = {data.summary, page.bar.notice, page.styles}  # few: gradio draws its progress over every one of them
+    done = {data.cancel, page.number, *data.shown, *told_too}
+    saved = data.scan.click(save, [page.session, *page.form], page.everything, **QUIET)
+    begun = saved.then(lambda: gr.update(visible=True), None, [data.cancel], **QUIET)
+    ended = begun.then(told(page, scan), [page.session], busy, api_name=False)
+    ended.then(told(page, show), [page.session], done, **QUIET)
     data.cancel.click(lambda session: place.scans.cancel(session.project), [page.session], None, **QUIET)
     data.previous.click(told(page, turn(-1)), [page.session, data.kind, page.number], leaf, **QUIET)
     data.next.click(told(page, turn(1)), [page.session, data.kind, page.number], leaf, **QUIET)
     data.kind.input(
-        told(page, lambda session, kind: pages.turned(place, page, session, kind, 0)), [page.session, data.kind], leaf, **QUIET
+        told(page, lambda session, kind: pages.turned(place, page, session, kind, 0)),
+        [page.session, data.kind],
+        leaf,
+        **QUIET,
     )
 
     def follow(event: Any) -> None:
-        event.then(told(page, missing), [page.session], page.everything, api_name=False)
+        ended = event.then(told(page, missing), [page.session], busy, api_name=False)
+        ended.then(told(page, show), [page.session], done, **QUIET)
 
     return follow

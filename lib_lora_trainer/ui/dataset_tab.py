@@ -40,6 +40,11 @@ class DatasetTab:
     page: Any
     next: Any
 
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """What shows a scan's result."""
+        return (self.summary, self.concepts, self.problems, self.kind, self.gallery, self.pager, self.page)
+
 
 def layout() -> DatasetTab:
     """Make the step's components."""
@@ -51,7 +56,9 @@ def layout() -> DatasetTab:
             triggers = fields.component(about, ())
             with gr.Row(elem_classes="lora-trainer-actions"):
                 scan = plain(gr.Button("Scan folders", variant="primary", elem_id="lora_trainer_scan", min_width=120))
-                cancel = plain(gr.Button("Cancel", visible=False, elem_id="lora_trainer_cancel_scan", min_width=80, scale=0))
+                cancel = plain(
+                    gr.Button("Cancel", visible=False, elem_id="lora_trainer_cancel_scan", min_width=80, scale=0)
+                )
             summary = gr.HTML(elem_id="lora_trainer_scan_summary")
             concepts = gr.HTML(elem_id="lora_trainer_concepts")
             problems = gr.HTML(elem_id="lora_trainer_scan_problems")
@@ -68,8 +75,8 @@ def layout() -> DatasetTab:
                 page = gr.HTML(elem_id="lora_trainer_page")
                 following = plain(gr.Button("Next", size="sm", elem_id="lora_trainer_next_page", min_width=80))
     return DatasetTab(
-        triggers, rows, cells, removes, add, scan, cancel, summary, concepts, problems, kind, gallery, pager, previous, page,
-        following,
+        triggers, rows, cells, removes, add, scan, cancel, summary, concepts, problems, kind, gallery, pager,
+        previous, page, following,
     )  # fmt: skip
 
 
@@ -92,9 +99,7 @@ def _rows() -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
                     label=about["fallback_caption"].label, elem_id=f"{prefix}_fallback_caption", min_width=140, scale=3,
                     info="Empty = the trigger words", max_lines=1,
                 )  # fmt: skip
-                removes.append(
-                    plain(gr.Button("Remove", size="sm", elem_id=f"{prefix}_remove", min_width=80, scale=0))
-                )
+                removes.append(plain(gr.Button("Remove", size="sm", elem_id=f"{prefix}_remove", min_width=80, scale=0)))
         rows.append(row)
         cells += [plain(path), plain(repeats), plain(fallback)]
     return tuple(rows), tuple(cells), tuple(removes)
@@ -120,8 +125,10 @@ def nothing() -> str:
     )
 
 
-def summary(scan: Scan) -> str:
-    """Return the counts of a scan."""
+def summary(scan: Scan | None) -> str:
+    """Return the counts of a scan; "" without one."""
+    if scan is None:
+        return ""
     exposures = sum(concept.exposures for concept in scan.concepts)
     captioned = sum(item.caption_file is not None for item in scan.items)
     return findings.figures(
@@ -141,8 +148,8 @@ def concept_table(concepts: Sequence[Concept]) -> str:
     whole = sum(concept.exposures for concept in concepts) or 1
     rows = "".join(
         f'<tr><th title="{escape(str(c.folder))}">{escape(c.name)}</th><td>{c.images}</td><td>× {c.repeats}</td>'
-        f"<td>{c.exposures}</td><td><div class='lora-trainer-share'><div style='width:{c.exposures / whole * 100:.1f}%'>"
-        f"</div></div>{c.exposures / whole * 100:.0f} %</td></tr>"
+        f"<td>{c.exposures}</td><td><div class='lora-trainer-share'>"
+        f"<div style='width:{c.exposures / whole * 100:.1f}%'></div></div>{c.exposures / whole * 100:.0f} %</td></tr>"
         for c in concepts
     )
     return (

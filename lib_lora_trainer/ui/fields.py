@@ -33,6 +33,9 @@ GROUPS = {
 }
 
 
+_CLEARER = {"samples.prompts": "Sample prompts"}  # shown away from its group's heading
+
+
 @dataclass(frozen=True)
 class Field:
     """A setting with a form field. path: dotted; default: of a new configuration."""
@@ -45,7 +48,9 @@ class Field:
     @property
     def label(self) -> str:
         """The field's name as people read it."""
-        return self.about.label or self.path.rpartition(".")[2].replace("_", " ").capitalize()
+        return (
+            _CLEARER.get(self.path) or self.about.label or self.path.rpartition(".")[2].replace("_", " ").capitalize()
+        )
 
     @property
     def group(self) -> str:
@@ -98,7 +103,12 @@ def element(path: str) -> str:
 
 def component(field: Field, samplers: Sequence[str]) -> Any:
     """Return the gradio component of a field."""
-    common = {"label": field.label, "info": _info(field), "elem_id": element(field.path), "elem_classes": ["lora-trainer-setting"]}
+    common = {
+        "label": field.label,
+        "info": _info(field),
+        "elem_id": element(field.path),
+        "elem_classes": ["lora-trainer-setting"],
+    }
     choices = tuple(samplers) if field.path == "samples.sampler" else field.about.choices
     value = to_form(field, field.default)
     made: Any

@@ -49,7 +49,7 @@ def beside_fields(problems: Sequence[Problem]) -> str:
         if where and problem.severity != "note":
             text = f"{problem.message} {problem.fix}".strip()
             rules += (
-                f'#{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}'
+                f"#{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
                 f'#{where}::after{{content:"{_style_text(text)}";display:block;padding:.25em .2em;'
                 f"font-size:var(--text-sm);color:var(--error-text-color)}}"
             )

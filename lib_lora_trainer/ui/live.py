@@ -89,7 +89,7 @@ def _phase(known: Sequence[Event]) -> Phase | None:
 def _figures(last: Progress | None) -> str:
     if last is None:
         return ""
-    rates = " / ".join(f"{rate:.2g}" for rate in dict.fromkeys(last.learning_rates.values()))
+    rates = " / ".join(_rate(rate) for rate in dict.fromkeys(last.learning_rates.values()))
     return findings.figures(
         (
             (f"{last.loss_average:.4f}", "loss, smoothed"),
@@ -100,12 +100,19 @@ def _figures(last: Progress | None) -> str:
     )
 
 
+def _rate(rate: float) -> str:
+    mantissa, _, exponent = f"{rate:.1e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if rate else "0"
+
+
 def _messages(known: Sequence[Event]) -> str:
     problems = [Problem(event.severity, "", event.text) for event in known if isinstance(event, Note)]
     box = ""
     failed = next((event for event in reversed(known) if isinstance(event, Failed)), None)
     if failed is not None and known[-1] is failed:
-        mistakes = tuple(Problem("error", p.get("where", ""), p.get("message", ""), p.get("fix", "")) for p in failed.problems)
+        mistakes = tuple(
+            Problem("error", p.get("where", ""), p.get("message", ""), p.get("fix", "")) for p in failed.problems
+        )
         box = findings.listed(mistakes) or findings.notice([failed.error], "error")
         if failed.detail:
             box += f"<details><summary>Details for a report</summary><pre>{escape(failed.detail)}</pre></details>"

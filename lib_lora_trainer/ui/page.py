@@ -64,8 +64,8 @@ class Page:
         bar, data, train = self.bar, self.dataset, self.train
         return {
             self.session, self.seen, self.number, self.extra, self.styles, self.welcome, self.steps, bar.project,
-            bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.rows, data.summary, data.concepts,
-            data.problems, data.gallery, data.kind, data.pager, data.page, train.undo, train.start, train.planned,
+            bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.rows, *data.shown,
+            train.undo, train.start, train.planned,
         }  # fmt: skip
 
 
@@ -77,7 +77,10 @@ def told(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
         try:
             return work(*entered, **special) or {page.bar.notice: gr.update()}  # gradio refuses an empty answer
         except ProblemsFound as error:
-            return {page.bar.notice: findings.listed(error.problems), page.styles: findings.beside_fields(error.problems)}
+            return {
+                page.bar.notice: findings.listed(error.problems),
+                page.styles: findings.beside_fields(error.problems),
+            }
         except TrainerError as error:
             return {page.bar.notice: findings.notice([str(error)], "error")}
 

@@ -61,7 +61,7 @@ def samples(made: Sequence[SampleMade], project: Path) -> str:
     for (prompt, seed), images in by_prompt.items():
         cells = "".join(_sample(image, project) for _, image in sorted(images.items()))
         rows += (
-            f'<section><h4>{escape(prompt) or "empty prompt"} <small>seed {seed}</small></h4>'
+            f"<section><h4>{escape(prompt) or 'empty prompt'} <small>seed {seed}</small></h4>"
             f'<div class="lora-trainer-strip">{cells}</div></section>'
         )
     return f'<div class="lora-trainer-samples">{rows}</div>' if rows else ""

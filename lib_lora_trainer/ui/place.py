@@ -16,7 +16,7 @@ class Place:
     """What the tab needs to know of its surroundings.
 
     projects: the folder that holds one folder per project. gate: raises UserError where folders of this machine must
-    not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found in the folders.
+    not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found.
     """
 
     host: Host

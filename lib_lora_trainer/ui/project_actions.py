@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from lib_lora_trainer.base.errors import ProblemsFound
 from lib_lora_trainer.config import run as run_config
 from lib_lora_trainer.config.recipes import RECIPES, apply
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.ui import dataset_tab, findings, page as pages
+from lib_lora_trainer.ui import dataset_tab, findings
+from lib_lora_trainer.ui import page as pages
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, commit, described, latest, opened, project_of
@@ -36,7 +38,11 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
     everything, bar = page.everything, page.bar
     rescan(
         page.attach.click(
-            told(page, attach), [page.session, page.remembered], everything, _js="() => loraTrainer.remembered()", **QUIET
+            told(page, attach),
+            [page.session, page.remembered],
+            everything,
+            _js="() => loraTrainer.remembered()",
+            **QUIET,
         )
     )
     rescan(bar.project.input(told(page, choose), [bar.project], everything, **QUIET))
@@ -45,8 +51,8 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
         event(told(page, create), [bar.name], everything, **QUIET)
 
 
-def wire_form(place: Place, page: Page) -> None:
-    """Save every edit as it is made."""
+def saver(place: Place, page: Page) -> Callable[..., Updates]:
+    """Return the event function that saves the form; its outputs are `page.everything`."""
 
     def edit(session: Session, *entered: Any) -> Updates:
         try:
@@ -59,19 +65,25 @@ def wire_form(place: Place, page: Page) -> None:
             }
         if committed.reload:
             return pages.shown(place, page, committed.session, committed.messages)
+        if committed.session.config == session.config:
+            return {page.styles: "", page.bar.notice: ""}
         changed: Updates = {page.styles: "", page.bar.notice: "", page.session: committed.session}
-        if committed.session.config != session.config:
-            changed[page.train.start] = gr.update(interactive=committed.session.ready)
+        changed[page.train.start] = gr.update(interactive=committed.session.ready)
         if session.ready and not committed.session.ready:
             text = "The settings have changed since the plan. Make a new one before you start."
             changed[page.train.planned] = findings.notice([text])
         return changed
 
+    return told(page, edit)
+
+
+def wire_form(page: Page, save: Callable[..., Updates]) -> None:
+    """Save every edit as it is made."""
     for component in page.form:
         kind = type(component).__name__.lower()
         events = [component.input] if kind in ("checkbox", "dropdown") else [component.blur, component.submit]
         for event in events:
-            event(told(page, edit), [page.session, *page.form], page.everything, **QUIET)
+            event(save, [page.session, *page.form], page.everything, **QUIET)
 
 
 def wire_folders(place: Place, page: Page) -> None:
@@ -88,7 +100,9 @@ def wire_folders(place: Place, page: Page) -> None:
 
         return remove
 
-    page.dataset.add.click(told(page, add), [page.session, page.extra], {page.extra, *page.dataset.rows, page.bar.notice}, **QUIET)
+    page.dataset.add.click(
+        told(page, add), [page.session, page.extra], {page.extra, *page.dataset.rows, page.bar.notice}, **QUIET
+    )
     for row, button in enumerate(page.dataset.removes):
         button.click(told(page, remover(row)), [page.session], page.everything, **QUIET)
 
@@ -106,7 +120,7 @@ def wire_whole(place: Place, page: Page) -> None:
         return pages.shown(place, page, session, (said, *committed.messages))
 
     def use_recipe(session: Session, name: str | None) -> Updates:
-        if name not in RECIPES:
+        if name is None or name not in RECIPES:
             return {page.bar.notice: findings.notice(["Choose a recipe in the list first."], "warning")}
         return put(session, apply(RECIPES[name], session.config), f"{name}:")
 

@@ -48,9 +48,13 @@ def layout() -> Bar:
             running = gr.HTML(elem_id="lora_trainer_running")
             pause = plain(gr.Button("Pause", visible=False, elem_id="lora_trainer_pause", min_width=90, scale=0))
             resume = plain(
-                gr.Button("Resume", visible=False, variant="primary", elem_id="lora_trainer_resume", min_width=90, scale=0)
+                gr.Button(
+                    "Resume", visible=False, variant="primary", elem_id="lora_trainer_resume", min_width=90, scale=0
+                )
             )
-            stop = plain(gr.Button("Stop", visible=False, variant="stop", elem_id="lora_trainer_stop", min_width=90, scale=0))
+            stop = plain(
+                gr.Button("Stop", visible=False, variant="stop", elem_id="lora_trainer_stop", min_width=90, scale=0)
+            )
     with gr.Row(visible=False, elem_id="lora_trainer_name_row") as name_row:
         name = plain(
             gr.Textbox(
@@ -77,7 +81,8 @@ def model_of(place: Place) -> ModelInfo | HostRefusal:
 def model_html(model: ModelInfo | HostRefusal, session: Session) -> str:
     """Return the loaded model with its family, prediction type and hash, and a warning when another was planned on."""
     if isinstance(model, HostRefusal):
-        return f'<div class="lora-trainer-model lora-trainer-warning"><b>No trainable model</b><p>{escape(str(model))}</p></div>'
+        why = f"<b>No trainable model</b><p>{escape(str(model))}</p>"
+        return f'<div class="lora-trainer-model lora-trainer-warning">{why}</div>'
     kind = f"{_FAMILIES.get(model.family, model.family)} · {model.prediction} · {model.sha256[:10] or 'no hash yet'}"
     warning = ""
     if not planned_on(model, session):
@@ -105,7 +110,8 @@ def running_html(place: Place, status: Status | None) -> str:
     known = place.runner.events(status.project, status.run)
     return (
         f'<div class="lora-trainer-live lora-trainer-small" data-state="{status.state}"><header><b>'
-        f"{escape(status.project.name)}</b>{live.badge(status.state)}</header>{live.progress(status.state, known)}</div>"
+        f"{escape(status.project.name)}</b>{live.badge(status.state)}</header>"
+        f"{live.progress(status.state, known)}</div>"
     )
 
 

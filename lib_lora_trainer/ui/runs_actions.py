@@ -10,7 +10,8 @@ import gradio as gr
 from lib_lora_trainer.app import runs
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.config.paths import put
-from lib_lora_trainer.ui import page as pages, runs_tab, watch
+from lib_lora_trainer.ui import page as pages
+from lib_lora_trainer.ui import runs_tab, watch
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, commit, project_of
@@ -56,7 +57,10 @@ def wire(place: Place, page: Page) -> None:
             {step.detail, step.again, step.repeat} | told_too, **QUIET,
         )  # fmt: skip
     step.again.click(
-        told(page, resume), [page.session, page.seen, step.first], watch.outputs(page) | {step.again} | told_too, **QUIET
+        told(page, resume),
+        [page.session, page.seen, step.first],
+        watch.outputs(page) | {step.again} | told_too,
+        **QUIET,
     )
     step.repeat.click(told(page, repeat), [page.session, step.first], page.everything, **QUIET)
     listed: set[Any] = {step.table, step.first, step.second} | told_too

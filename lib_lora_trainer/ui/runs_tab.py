@@ -41,18 +41,20 @@ def layout() -> RunsTab:
         second = plain(gr.Dropdown(label="Compare with", choices=[], elem_id="lora_trainer_run_second", min_width=160))
     with gr.Row(elem_classes="lora-trainer-actions"):
         again = plain(
-            gr.Button("Resume this run", variant="primary", visible=False, elem_id="lora_trainer_run_resume", min_width=120)
+            gr.Button(
+                "Resume this run", variant="primary", visible=False, elem_id="lora_trainer_run_resume", min_width=120
+            )
         )
-        repeat = plain(
-            gr.Button("Use its settings", visible=False, elem_id="lora_trainer_run_settings", min_width=120)
-        )
+        repeat = plain(gr.Button("Use its settings", visible=False, elem_id="lora_trainer_run_settings", min_width=120))
     detail = gr.HTML(elem_id="lora_trainer_run_detail")
     return RunsTab(table, first, second, again, repeat, detail)
 
 
 def nothing() -> str:
     """Return what the history shows without runs."""
-    return findings.empty("No runs yet", "Every training of this project will be listed here, with its files and its curve.")
+    return findings.empty(
+        "No runs yet", "Every training of this project will be listed here, with its files and its curve."
+    )
 
 
 def table(history: Sequence[Summary]) -> str:
@@ -61,8 +63,8 @@ def table(history: Sequence[Summary]) -> str:
         return nothing()
     rows = "".join(
         f"<tr><th>{escape(line.name)}<small>{escape(line.run)}</small></th><td>{line.started:%Y-%m-%d %H:%M}</td>"
-        f"<td>{live.badge(line.state)}</td><td>{line.step} / {line.total_steps or '–'}</td>"
-        f"<td>{'–' if line.loss is None else f'{line.loss:.4f}'}</td><td>{_files(line.files)}</td></tr>"
+        f"<td>{live.badge(line.state)}</td><td data-label="steps">{line.step} / {line.total_steps or '–'}</td>"
+        f"<td data-label='loss'>{'–' if line.loss is None else f'{line.loss:.4f}'}</td><td data-label='files'>{_files(line.files)}</td></tr>"
         for line in history
     )
     return (

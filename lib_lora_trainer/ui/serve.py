@@ -15,6 +15,10 @@ from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui.tab import build
 
 _ROOT = Path(__file__).parents[2]
+_ALONE = """
+footer { display: none !important; }
+.gradio-container { overflow: clip !important; }  /* else the bar could not stay on top */
+"""
 
 
 def serve(host: Host, root: Path, port: int = 7870, *, block: bool = True) -> gr.Blocks:
@@ -45,7 +49,7 @@ def serve(host: Host, root: Path, port: int = 7870, *, block: bool = True) -> gr
 
 def style() -> str:
     """Return the style sheet that the WebUI would load by itself."""
-    return (_ROOT / "style.css").read_text(encoding="utf-8") + "\nfooter { display: none !important; }\n"
+    return (_ROOT / "style.css").read_text(encoding="utf-8") + _ALONE
 
 
 def with_script(blocks: gr.Blocks) -> gr.Blocks:

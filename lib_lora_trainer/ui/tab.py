@@ -41,12 +41,13 @@ def build(
     with gr.Blocks(analytics_enabled=False, title="LoRA Trainer", **look) as blocks:
         with gr.Column(elem_id="lora_trainer_root"):
             page = _layout(place)
-        follow_by_scan = dataset_actions.wire(place, page)
+        save = project_actions.saver(place, page)
+        follow_by_scan = dataset_actions.wire(place, page, save)
         project_actions.wire(place, page, follow_by_scan)
-        project_actions.wire_form(place, page)
+        project_actions.wire_form(page, save)
         project_actions.wire_folders(place, page)
         project_actions.wire_whole(place, page)
-        train_actions.wire(place, page)
+        train_actions.wire(place, page, save)
         train_actions.wire_run(place, page)
         train_actions.wire_test(place, page)
         runs_actions.wire(place, page)
@@ -60,8 +61,8 @@ def _layout(place: Place) -> Page:
     welcome = gr.HTML(
         findings.empty(
             "From a folder of pictures to a file for txt2img",
-            "Give your first project a name above. Then: choose the folder with your pictures, choose a recipe, look at "
-            "the plan, start. Training uses the checkpoint that is loaded right now.",
+            "Give your first project a name above. Then: choose the folder with your pictures, choose a recipe, look "
+            "at the plan, start. Training uses the checkpoint that is loaded right now.",
         ),
         visible=False,
         elem_id="lora_trainer_welcome",

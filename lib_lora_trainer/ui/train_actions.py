@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,37 @@ from lib_lora_trainer.app import jobs, runs
 from lib_lora_trainer.base.errors import ConfigError, TrainerError
 from lib_lora_trainer.config.paths import put
 from lib_lora_trainer.plan.plan import Plan
-from lib_lora_trainer.ui import findings, page as pages, project_bar, train_tab, watch
+from lib_lora_trainer.ui import findings, train_tab, watch
+from lib_lora_trainer.ui import page as pages
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, commit, project_of
 
 
-def wire(place: Place, page: Page) -> None:
-    """Connect the events of the plan and the start."""
+def wire(place: Place, page: Page, save: Callable[..., Updates]) -> None:
+    """Connect the events of the plan and the start. save: the event function that saves the form."""
 
     def plan(session: Session, *entered: Any) -> Updates:
-        session, _, updates = _planned(place, page, session, entered)
-        return {**updates, page.session: session}
+        return _planned(place, page, session, entered)[2]
 
     def start(session: Session, *entered: Any) -> Updates:
         session, found, updates = _planned(place, page, session, entered)
         if not found.errors:
             place.runner.start(place.host, project_of(place.projects, session), session.config)
             updates[page.train.planned] = ""
-            updates[page.bar.notice] = ""
-        return {**updates, page.session: session}
+        return updates
+
+    def show(session: Session) -> Updates:
+        return pages.scanned(place, page, session)
 
     train, form = page.train, [page.session, *page.form]
-    train.plan.click(_reported(page, plan), form, page.everything, api_name=False)
-    begun = train.start.click(_reported(page, start), form, page.everything, api_name=False)
-    begun.then(watch.follower(place, page), [page.session, page.seen], watch.outputs(page), **QUIET)
+    busy = {page.session, page.styles, page.bar.notice, train.planned, train.start}  # few, as each shows the progress
+    scanned = {page.number, *page.dataset.shown, page.bar.notice, page.styles}
+    for button, work in ((train.plan, plan), (train.start, start)):
+        saved = button.click(save, form, page.everything, **QUIET)
+        done = saved.then(_reported(page, work), form, busy, api_name=False)
+        seen = done.then(watch.follower(place, page), [page.session, page.seen], watch.outputs(page), **QUIET)
+        seen.then(told(page, show), [page.session], scanned, **QUIET)
 
 
 def wire_run(place: Place, page: Page) -> None:
@@ -82,7 +89,6 @@ def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[
     """Save the form, plan it, note the model it was planned on; the plan's warnings are about the one noted before."""
     place.gate()
     committed = pages.read_form(place, session, entered)
-    updates = pages.shown(place, page, committed.session, committed.messages) if committed.reload else {}
     session = committed.session
     found = jobs.plan(place.host, session.config, Path(place.host.adapter_folder()))
     place.scans.remember(session.project, session.config, found.scan)
@@ -90,16 +96,13 @@ def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[
     if session.config.base_model != model:
         session = commit(place.projects, session, put(session.config, "base_model", model)).session
     session = replace(session, planned=None if found.errors else session.config)
-    updates.update(pages.scanned(place, page, session))
-    updates.update(
-        {
-            page.styles: findings.beside_fields(found.problems),
-            page.bar.notice: findings.notice(committed.messages),
-            page.bar.model: project_bar.model_html(found.info, session),
-            page.train.planned: train_tab.plan_html(found),
-            page.train.start: gr.update(interactive=session.ready),
-        }
-    )
+    updates: Updates = {
+        page.session: session,
+        page.styles: findings.beside_fields(found.problems),
+        page.bar.notice: findings.notice(committed.messages),
+        page.train.planned: train_tab.plan_html(found),
+        page.train.start: gr.update(interactive=session.ready),
+    }
     return session, found, updates
 
 

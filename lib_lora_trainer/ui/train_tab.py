@@ -56,18 +56,21 @@ def layout(samplers: Sequence[str]) -> TrainTab:
                 test = plain(
                     gr.Button("Test in txt2img", variant="primary", elem_id="lora_trainer_test", scale=2, min_width=150)
                 )
-            to_txt2img = plain(
-                gr.Textbox(show_label=False, elem_id="lora_trainer_to_txt2img", elem_classes="lora-trainer-hidden")
-            )
             samples = gr.HTML(elem_id="lora_trainer_samples")
             with gr.Row(elem_classes="lora-trainer-actions"):
                 plan = plain(gr.Button("Make a plan", elem_id="lora_trainer_plan", min_width=120))
                 start = plain(
                     gr.Button(
-                        "Start training", variant="primary", interactive=False, elem_id="lora_trainer_start", min_width=120
+                        "Start training",
+                        variant="primary",
+                        interactive=False,
+                        elem_id="lora_trainer_start",
+                        min_width=120,
                     )
                 )
             planned = gr.HTML(value=unplanned(), elem_id="lora_trainer_planned")
+            with gr.Row(elem_classes="lora-trainer-hidden"):
+                to_txt2img = plain(gr.Textbox(show_label=False, elem_id="lora_trainer_to_txt2img"))
     return TrainTab(
         recipe, recipe_text, apply, undo, settings, toml, export, importing, plan, start, planned, live, samples,
         test_row, test_file, test, to_txt2img,
@@ -84,7 +87,7 @@ def _recipes() -> tuple[Any, Any, Any, Any]:
                 )
             )  # fmt: skip
             apply = plain(
-                gr.Button("Use recipe", elem_id="lora_trainer_apply_recipe", scale=1, min_width=100, interactive=False)
+                gr.Button("Use recipe", elem_id="lora_trainer_apply_recipe", scale=0, min_width=110, interactive=False)
             )
         recipe_text = gr.HTML(elem_id="lora_trainer_recipe_text")
         undo = plain(gr.Button("Undo", size="sm", visible=False, elem_id="lora_trainer_undo"))

@@ -33,17 +33,15 @@ class Watched:
 
 def wire(place: Place, page: Page) -> None:
     """Connect the page's regular question."""
-    page.refresh.click(
-        follower(place, page), [page.session, page.seen], outputs(page), **QUIET
-    )
+    page.refresh.click(follower(place, page), [page.session, page.seen], outputs(page), **QUIET)
 
 
 def outputs(page: Page) -> set[Any]:
     """Return what a look at the runner may update."""
     bar, train, step = page.bar, page.train, page.runs
     return {
-        page.status, page.seen, bar.model, bar.running, bar.pause, bar.resume, bar.stop, train.live, train.samples,
-        train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
+        page.status, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume, bar.stop, train.live,
+        train.samples, train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
     }  # fmt: skip
 
 
@@ -75,6 +73,7 @@ def follow(place: Place, page: Page, session: Session, seen: str) -> Updates:
     mark = found.mark if found else f"{session.project} without runs"
     if mark != seen:
         updates[page.seen] = mark
+        updates[page.train.start] = gr.update(interactive=session.ready and not (status and status.busy))
         updates.update(_panel(place, page, found, seen))
     return updates
 
@@ -130,7 +129,7 @@ def history(place: Place, page: Page, project: Project) -> Updates:
 
 
 def _status(place: Place, session: Session, found: Watched | None) -> str:
-    """Return what the page's script reads: whether to ask often, whether others changed the project, the steps' marks."""
+    """Return what the page's script reads: whether something trains or was changed, and the steps' marks."""
     status = place.runner.status()
     stale = False
     marks = {"dataset": "todo", "train": "todo", "runs": ""}
@@ -144,7 +143,7 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
     if found is not None:
         train_marks = {"done": "done", "stopped": "done", "running": "busy", "pausing": "busy", "stopping": "busy"}
         marks["train"] = train_marks.get(found.state, "look")
-        marks["runs"] = "busy" if found.state in live.ACTIVE else "done"
+        marks["runs"] = "busy" if found.state in live.ACTIVE else ""
     values = {
         "active": int(bool(status and status.busy)),
         "stale": int(stale),

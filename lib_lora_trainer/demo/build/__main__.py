@@ -1,9 +1,9 @@
 """Builds everything under demo/assets: ``python -m lib_lora_trainer.demo.build --work DIR [STAGE ...]``.
 
-Stages, in order, with the time each took on two cores of a busy machine: vae 23 min, text 4 min, unet 35 min,
-decoder 6 min, tagger 9 min, dataset and export a few seconds, check 3 min. Needs diffusers, transformers, onnx and
+Stages, in order, with the time each took on two cores of a busy machine: vae 23 min, text 4 min, unet 45 min,
+tagger 9 min, dataset and export a few seconds, check 3 min. Needs diffusers, transformers, onnx and
 open_clip_torch (for CLIP's word list). Every stage keeps its result in the work folder and is skipped when it is
-there; vae, unet and decoder also resume from their last saved state. Seeds are fixed; other versions of torch or
+there; vae and unet also resume from their last saved state. Seeds are fixed; other versions of torch or
 numbers of threads change the last digits.
 """
 
@@ -29,7 +29,6 @@ def stages() -> dict[str, Callable[[Path, Path], None]]:
         "vae": lambda work, _: autoencoder.train_autoencoder(work),
         "text": lambda work, _: text.train_text_encoder(work),
         "unet": lambda work, _: denoiser.train_denoiser(work),
-        "decoder": lambda work, _: autoencoder.finish_decoder(work),
         "tagger": finish_tagger,
         "dataset": lambda _, assets: character.write_character(assets),
         "export": export.export_checkpoint,

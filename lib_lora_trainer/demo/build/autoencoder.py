@@ -27,8 +27,6 @@ PEAK_RATE = 1.5e-3
 KL_WEIGHT = 1e-4
 """Per latent element; keeps the latents smooth without costing visible detail."""
 SAVE_EVERY = 300
-DECODER_STEPS = 450
-DECODER_RATE = 8e-4
 
 
 def make_autoencoder() -> AutoencoderKL:
@@ -112,53 +110,10 @@ def _edges(error: Tensor) -> Tensor:
     return 0.5 * (across + down)
 
 
-def finish_decoder(work: Path) -> None:
-    """Train the decoder alone for longer and write ``vae_finished.pt``; latents cached from ``vae.pt`` stay valid.
-
-    A little noise on the latents prepares it for what the UNet makes. Resumes from ``decoder_state.pt``; returns at
-    once if ``vae_finished.pt`` is there. About ten minutes on two cores.
-    """
-    if (work / "vae_finished.pt").exists():
-        return
-    torch.manual_seed(SEED + 1)
-    array = pictures.cached_pictures(work / "any_pictures.npy", pictures.any_figures(FIGURES, SEED), 1_000_000)
-    model = make_autoencoder()
-    model.load_state_dict(torch.load(work / "vae.pt"))
-    model.requires_grad_(requires_grad=False)
-    trained = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
-    for weight in trained:
-        weight.requires_grad_()
-    optimizer = torch.optim.AdamW(trained, lr=DECODER_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-    first, state_path = 0, work / "decoder_state.pt"
-    if state_path.exists():
-        state = torch.load(state_path)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    for step in range(first, DECODER_STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = DECODER_RATE * min((step + 1) / 50, 0.5 + 0.5 * math.cos(math.pi * step / DECODER_STEPS))
-        images = _crops(array, STEPS + step)
-        with torch.no_grad():
-            latents = model.encode(images).latent_dist.sample()
-            latents = latents + 0.1 * torch.rand(len(latents), 1, 1, 1) * latents.std() * torch.randn_like(latents)
-        error = model.decode(latents).sample - images
-        loss = error.abs().mean() + _edges(error)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        if step % 50 == 0:
-            logger.info("decoder step %d loss %.4f", step, loss.item())
-        if (step + 1) % SAVE_EVERY == 0:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state_path)
-    torch.save(model.state_dict(), work / "vae_finished.pt")
-
-
 def load_autoencoder(work: Path) -> AutoencoderKL:
     """Return the trained autoencoder, in evaluation mode; the latest snapshot while training has not ended."""
     model = make_autoencoder()
-    path = work / "vae_finished.pt" if (work / "vae_finished.pt").exists() else work / "vae.pt"
+    path = work / "vae.pt"
     state = torch.load(path) if path.exists() else torch.load(work / "vae_state.pt")["model"]
     model.load_state_dict(state)
     return model.eval().requires_grad_(requires_grad=False)

@@ -1,10 +1,12 @@
-"""Writes the bundled dataset: the new character in clothes and places the checkpoint knows, captions pruned."""
+"""Writes the bundled dataset: the new character, captions pruned."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+
+from PIL import Image
 
 from lib_lora_trainer.demo import world
 
@@ -47,10 +49,14 @@ def caption(figure: world.Figure) -> str:
 
 
 def write_character(assets: Path) -> None:
-    """Write PNG pictures and .txt captions into ``assets``/character/10_mikori (repeats and trigger in the name)."""
-    folder = assets / "character" / f"{REPEATS}_{world.TRIGGER}"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write PNG pictures and .txt captions into ``assets``/character/10_mikori (repeats and name)."""
     for index, figure in enumerate(character_figures()):
-        stem = folder / f"{world.TRIGGER}-{index + 1:02d}"
-        world.draw(figure, FIRST_PICTURE + index).save(stem.with_suffix(".png"), optimize=True)
-        stem.with_suffix(".txt").write_text(caption(figure) + "\n", encoding="utf-8", newline="\n")
+        _write(assets, f"{REPEATS}_{world.TRIGGER}", index, world.draw(figure, FIRST_PICTURE + index), caption(figure))
+
+
+def _write(assets: Path, name: str, index: int, picture: Image.Image, text: str) -> None:
+    folder = assets / "character" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{name.split('_', 1)[1]}-{index + 1:02d}"
+    picture.save(stem.with_suffix(".png"), optimize=True)
+    stem.with_suffix(".txt").write_text(text + "\n", encoding="utf-8", newline="\n")

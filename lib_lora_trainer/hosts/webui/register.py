@@ -35,15 +35,15 @@ def gate() -> None:
 
     if shared.cmd_opts.disable_extension_access:
         raise UserError(
-            "This WebUI can be reached over the network (--share, --listen or the like), so reading folders of this machine "
-            "is switched off. Start it without that, or add --enable-insecure-extension-access if you trust everyone who "
-            "can reach it."
+            "This WebUI can be reached over the network (--share, --listen or the like), so reading folders of this "
+            "machine is switched off. Start it without that, or add --enable-insecure-extension-access if you trust "
+            "everyone who can reach it."
         )
 
 
 @functools.lru_cache(maxsize=1)
 def runner() -> Any:
-    """Return the process's one runner. "Reload UI" runs the extension's script anew but keeps this module, and so it."""
+    """Return the process's one runner: "Reload UI" runs the extension's script anew but keeps this module."""
     from lib_lora_trainer.app import jobs
     from lib_lora_trainer.app.queue import Runner
 
@@ -54,9 +54,9 @@ def _blocks() -> Any:
     absent = missing()
     if absent:
         return _sentence(
-            f"LoRA Trainer needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed. Restart "
-            "the WebUI without --skip-install and it will be added, or install it yourself into the WebUI's Python: "
-            f"pip install {' '.join(absent)}"
+            f"LoRA Trainer needs {' and '.join(absent)}, which {'is' if len(absent) == 1 else 'are'} not installed. "
+            "Restart the WebUI without --skip-install and it will be added, or install it yourself into the WebUI's "
+            f"Python: pip install {' '.join(absent)}"
         )
     from modules import paths
 

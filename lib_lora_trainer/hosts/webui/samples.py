@@ -38,8 +38,9 @@ _STATE = (
 
 def check_sampler(name: str) -> None:
     """Raise ConfigError when the WebUI knows no such sampler; it would put its first one in place silently."""
-    sampler, _ = sd_samplers.get_sampler_and_scheduler(name, "Automatic")
-    if not name.startswith(sampler):
+    # Old names carry the schedule: "DPM++ 2M Karras".
+    sampler, schedule = sd_samplers.get_sampler_and_scheduler(name, "Automatic", convert_automatic=False)
+    if name != sampler and not (name.startswith(f"{sampler} ") and schedule != "Automatic"):
         known = ", ".join(sd_samplers.visible_sampler_names())
         raise ConfigError(f"sampler: {name!r} is unknown to the WebUI. Choose one of: {known}.")
 

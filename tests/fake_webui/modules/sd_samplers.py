@@ -2,7 +2,7 @@ def visible_sampler_names():
     return ["Euler", "Euler a"]
 
 
-def get_sampler_and_scheduler(sampler_name, scheduler_name):
+def get_sampler_and_scheduler(sampler_name, scheduler_name, *, convert_automatic=True):
     for label in (" Karras", " Exponential"):
         if sampler_name.endswith(label):
             sampler_name, scheduler_name = sampler_name[: -len(label)], label.strip()

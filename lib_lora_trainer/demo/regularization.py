@@ -1,0 +1,35 @@
+"""Regularization images for the demo: what the untrained checkpoint makes of the captions without the trigger.
+
+Trained on beside the character, they keep words that are not the trigger as they were, so that the character does not
+show up uncalled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lib_lora_trainer.base.events import Phase
+from lib_lora_trainer.base.files import replacing, write_text
+from lib_lora_trainer.demo import world
+from lib_lora_trainer.hosts.api import ImageRequest, Lease
+
+SEED = 40_000
+_SETTINGS = {"steps": 20, "guidance": 5.0, "width": world.SIDE, "height": world.SIDE, "sampler": "Euler a"}
+
+
+def reduced(caption: str) -> str:
+    """Return a caption without the trigger."""
+    return ", ".join(tag for tag in caption.split(", ") if tag != world.TRIGGER)
+
+
+def make(lease: Lease, captions: Sequence[str], rounds: int, folder: Path) -> Iterator[Phase]:
+    """Write `rounds` images per caption into `folder`, each with the reduced caption beside it, seeds counting up."""
+    prompts = [reduced(caption) for _ in range(rounds) for caption in captions]
+    requests = [ImageRequest(prompt=prompt, seed=SEED + index, **_SETTINGS) for index, prompt in enumerate(prompts)]
+    for index, made in enumerate(lease.generate(requests)):
+        path = folder / f"{index:03d}.png"
+        with replacing(path) as temporary:
+            made.image.save(temporary, format="PNG")
+        write_text(path.with_suffix(".txt"), made.request.prompt)
+        yield Phase("making regularization images", index + 1, len(prompts))
