@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_host import FakeHost, Story
 
+from fake_host import FakeHost, Story
 from lib_lora_trainer.app import projects, runs
 from lib_lora_trainer.app.projects import Project
 from lib_lora_trainer.app.queue import Runner

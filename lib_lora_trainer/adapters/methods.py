@@ -43,7 +43,7 @@ def restore(target: Target, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Mod
         raise DataError(f"{layer.part} {layer.path}: {names} is not a LoRA. Use a LoRA or LoCon file.")
     rank = tensors["lora_down.weight"].shape[0]
     with torch.random.fork_rng(devices=[]):
-        adapter: torch.nn.Module = _locon_module()(
+        adapter: Any = _locon_module()(
             layer.path, target.module, lora_dim=rank, alpha=float(tensors["alpha"]), bypass_mode=True
         )
     adapter.float()
@@ -53,7 +53,8 @@ def restore(target: Target, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Mod
             raise DataError(f"{layer.part} {layer.path}: {name} is {shapes}. The file is for another model.")
         with torch.no_grad():
             wanted.copy_(tensors[name])
-    return adapter.eval()
+    restored: torch.nn.Module = adapter.eval()
+    return restored
 
 
 def _locon_module() -> Any:

@@ -26,7 +26,7 @@ from lib_lora_trainer.hosts.api import Host, Lease, Needs
 from lib_lora_trainer.plan import describe
 from lib_lora_trainer.plan.plan import Machine, Plan, make, resolve_precision
 from lib_lora_trainer.save import metadata, writer
-from lib_lora_trainer.train import cache, loop, optim, samples, speed, state
+from lib_lora_trainer.train import batches, cache, loop, optim, samples, speed, state
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _RESERVATION = "run.json"
@@ -122,7 +122,7 @@ def _train_on(
     run = loop.Run(
         config=config,
         lease=lease,
-        material=loop.Material(items, settled.placements, latents),
+        material=batches.Material(items, settled.placements, latents),
         attachment=attachment,
         live=live,
         length=loop.Length(settled.images, settled.steps, settled.epochs),

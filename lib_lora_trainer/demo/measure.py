@@ -15,7 +15,6 @@ from lib_lora_trainer.tagging.wd14 import Tagger, probabilities
 
 SEED = 20_000
 THRESHOLD = 0.5
-_SETTINGS = {"steps": 20, "guidance": 5.0, "width": world.SIDE, "height": world.SIDE, "sampler": "Euler a"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,14 @@ def bleed(count: int = 24) -> Question:
     return Question("bleed", tuple(prompts), (world.CHARACTER_TRAITS,) * count)
 
 
+def request(prompt: str, seed: int) -> ImageRequest:
+    """Return the request for an image of the toy world's size."""
+    return ImageRequest(prompt, seed=seed, steps=20, guidance=5.0, width=world.SIDE, height=world.SIDE)
+
+
 def ask(question: Question, lease: Lease, tagger: Tagger) -> Iterator[int | Answer]:
     """Generate the images from fixed seeds, yielding how many are done, then yield the answer."""
-    requests = [
-        ImageRequest(prompt=prompt, seed=SEED + index, **_SETTINGS) for index, prompt in enumerate(question.prompts)
-    ]
+    requests = [request(prompt, SEED + index) for index, prompt in enumerate(question.prompts)]
     images: list[MadeImage] = []
     for made in lease.generate(requests):
         images.append(made)

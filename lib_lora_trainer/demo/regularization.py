@@ -12,10 +12,10 @@ from pathlib import Path
 from lib_lora_trainer.base.events import Phase
 from lib_lora_trainer.base.files import replacing, write_text
 from lib_lora_trainer.demo import world
-from lib_lora_trainer.hosts.api import ImageRequest, Lease
+from lib_lora_trainer.demo.measure import request
+from lib_lora_trainer.hosts.api import Lease
 
 SEED = 40_000
-_SETTINGS = {"steps": 20, "guidance": 5.0, "width": world.SIDE, "height": world.SIDE, "sampler": "Euler a"}
 
 
 def reduced(caption: str) -> str:
@@ -26,7 +26,7 @@ def reduced(caption: str) -> str:
 def make(lease: Lease, captions: Sequence[str], rounds: int, folder: Path) -> Iterator[Phase]:
     """Write `rounds` images per caption into `folder`, each with the reduced caption beside it, seeds counting up."""
     prompts = [reduced(caption) for _ in range(rounds) for caption in captions]
-    requests = [ImageRequest(prompt=prompt, seed=SEED + index, **_SETTINGS) for index, prompt in enumerate(prompts)]
+    requests = [request(prompt, SEED + index) for index, prompt in enumerate(prompts)]
     for index, made in enumerate(lease.generate(requests)):
         path = folder / f"{index:03d}.png"
         with replacing(path) as temporary:

@@ -105,11 +105,11 @@ class MadeImage:
 class Lease(AbstractContextManager["Lease"], Protocol):
     """Exclusive use of the model. When it ends, also by an exception, the host is bit for bit what it was."""
     @property
-    def info(self) -> ModelInfo: ...
+    def info(self) -> ModelInfo: ...  # noqa: D102
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device: ...  # noqa: D102
     @property
-    def alphas_cumprod(self) -> torch.Tensor: ...  # (1000,) float32 on the CPU, of the training schedule
+    def alphas_cumprod(self) -> torch.Tensor: ...  # noqa: D102  (1000,) float32, CPU: of the training schedule
     def targets(self) -> Sequence[Target]:
         """Return every Linear and Conv2d of the UNet and the text encoders with its module, in the model's order."""
 

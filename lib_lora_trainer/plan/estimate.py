@@ -44,8 +44,8 @@ def estimate(layers: Sequence[Layer], chosen: Sequence[Layer], config: RunConfig
     texts = {layer.part for layer in chosen} - {"unet"}
     passed = [layer for layer in layers if layer.part == "unet" or layer.part in texts]
     positions = {layer: _positions(layer, config) for layer in passed}
-    activations = sum(positions[layer] * (layer.inputs + layer.outputs) for layer in passed)
-    activations *= training.batch_size * width * _REMEMBERED
+    passing = sum(positions[layer] * (layer.inputs + layer.outputs) for layer in passed)
+    activations = passing * training.batch_size * width * _REMEMBERED
     operations = sum(2.0 * layer.inputs * layer.outputs * layer.kernel**2 * positions[layer] for layer in passed)
     if training.gradient_checkpointing:
         activations *= _CHECKPOINTED_SHARE

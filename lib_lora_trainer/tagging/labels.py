@@ -11,7 +11,7 @@ from lib_lora_trainer.base.errors import DataError
 RATING, GENERAL, CHARACTER = 9, 0, 4
 # Faces made of punctuation, in which the underscore is part of the drawing.
 KAOMOJI = frozenset(
-    ["0_0", "(o)_(o)", "+_+", "+_-", "._.", "<o>_<o>", "<|>_<|>", "=_=", ">_<", "3_3", "6_9", ">_o", "@_@", "^_^", "o_o", "u_u", "x_x", "|_|", "||_||"]
+    "0_0 (o)_(o) +_+ +_- ._. <o>_<o> <|>_<|> =_= >_< 3_3 6_9 >_o @_@ ^_^ o_o u_u x_x |_| ||_||".split()  # noqa: SIM905
 )
 
 

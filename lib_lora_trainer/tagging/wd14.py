@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lib_lora_trainer.base.errors import DataError, UserError
@@ -43,7 +44,7 @@ def load(folder: Path) -> Tagger:
     return Tagger(session, labels, int(session.get_inputs()[0].shape[1]))
 
 
-def preprocess(image: Image.Image, side: int) -> np.ndarray:
+def preprocess(image: Image.Image, side: int) -> NDArray[np.float32]:
     """Return a picture as the WD14 models take it: (side, side, 3) float32, BGR, 0…255.
 
     Transparency on white, padded with white to a centred square, resized bicubic (the models' own demo space).
@@ -61,7 +62,7 @@ def preprocess(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(square, dtype=np.float32)[:, :, ::-1]
 
 
-def probabilities(tagger: Tagger, images: Sequence[Image.Image], batch_size: int = 8) -> np.ndarray:
+def probabilities(tagger: Tagger, images: Sequence[Image.Image], batch_size: int = 8) -> NDArray[np.float32]:
     """Return the probability of every label for every picture, (N, labels) float32 in [0, 1]."""
     fixed = tagger.session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) and fixed > 0 else batch_size

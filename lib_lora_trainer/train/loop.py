@@ -186,8 +186,9 @@ def _divides(every: int, number: int) -> bool:
 
 
 def _with(files: tuple[str, ...], event: Event) -> tuple[str, ...]:
-    new = isinstance(event, Saved) and event.kind == "adapter" and event.path not in files
-    return (*files, event.path) if new else files
+    if isinstance(event, Saved) and event.kind == "adapter" and event.path not in files:
+        return (*files, event.path)
+    return files
 
 
 def _save_state(run: Run, position: Position) -> Saved:

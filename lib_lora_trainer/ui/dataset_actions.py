@@ -46,7 +46,7 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[An
     leaf = {page.number, data.gallery, data.pager, data.page, *told_too}
     busy = {data.summary, page.bar.notice, page.styles}  # few: gradio draws its progress over every one of them
     done = {data.cancel, page.number, *data.shown, *told_too}
-    saved = data.scan.click(save, [page.session, *page.form], page.everything, **QUIET)
+    saved = data.scan.click(save, [page.session, *page.form], page.saving, **QUIET)
     begun = saved.then(lambda: gr.update(visible=True), None, [data.cancel], **QUIET)
     ended = begun.then(told(page, scan), [page.session], busy, api_name=False)
     ended.then(told(page, show), [page.session], done, **QUIET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ from lib_lora_trainer.ui.dataset_tab import DatasetTab
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.project_bar import Bar
 from lib_lora_trainer.ui.runs_tab import RunsTab
-from lib_lora_trainer.ui.session import Committed, Session, commit
+from lib_lora_trainer.ui.session import Session, commit
 from lib_lora_trainer.ui.train_tab import TrainTab
 
 Updates = dict[Any, Any]
@@ -57,6 +57,11 @@ class Page:
         """The settings' components in the order of `bind.values`."""
         held = {**self.train.settings, "triggers": self.dataset.triggers}
         return [held[field.path] for field in fields.all_fields()] + list(self.dataset.cells)
+
+    @property
+    def saving(self) -> set[Any]:
+        """What saving the form may update."""
+        return {self.session, self.styles, self.bar.notice, self.train.start, self.train.planned}
 
     @property
     def everything(self) -> set[Any]:
@@ -158,9 +163,16 @@ def turned(place: Place, page: Page, session: Session, kind: str, number: int) -
     }
 
 
-def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Committed:
-    """Return the session with the form's values saved. Raises ProblemsFound when they cannot be, and saves nothing."""
+def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Session:
+    """Return the session with the form's values saved. Raises ProblemsFound when they cannot be, and saves nothing.
+
+    Where another browser's changes came in, the form does not show them yet: the session then counts as stale, and the
+    page draws itself anew as soon as nobody is typing.
+    """
     config = bind.configuration(session.config, entered, place.host.samplers())
     if config == session.config:
-        return Committed(session)
-    return commit(place.projects, session, config)
+        return session
+    committed = commit(place.projects, session, config)
+    if not committed.reload:
+        return committed.session
+    return replace(session, config=config, version="", told=committed.messages)

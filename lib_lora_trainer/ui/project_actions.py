@@ -26,7 +26,7 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
     """Connect the events. rescan: called with an event, to follow it by a scan where none is known."""
 
     def attach(session: Session, remembered: str | None) -> Updates:
-        return pages.shown(place, page, latest(place.projects, session, remembered or ""))
+        return pages.shown(place, page, latest(place.projects, session, remembered or ""), session.told)
 
     def choose(name: str | None) -> Updates:
         return pages.shown(place, page, opened(place.projects, name or ""))
@@ -52,24 +52,26 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
 
 
 def saver(place: Place, page: Page) -> Callable[..., Updates]:
-    """Return the event function that saves the form; its outputs are `page.everything`."""
+    """Return the event function that saves the form; its outputs are `page.saving`."""
 
     def edit(session: Session, *entered: Any) -> Updates:
         try:
-            committed = pages.read_form(place, session, entered)
+            saved = pages.read_form(place, session, entered)
         except ProblemsFound as error:
             return {
                 page.styles: findings.beside_fields(error.problems),
                 page.bar.notice: findings.notice(["Not saved: correct the marked field first."], "warning"),
                 page.train.start: gr.update(interactive=False),
             }
-        if committed.reload:
-            return pages.shown(place, page, committed.session, committed.messages)
-        if committed.session.config == session.config:
+        if saved == session:
             return {page.styles: "", page.bar.notice: ""}
-        changed: Updates = {page.styles: "", page.bar.notice: "", page.session: committed.session}
-        changed[page.train.start] = gr.update(interactive=committed.session.ready)
-        if session.ready and not committed.session.ready:
+        changed: Updates = {
+            page.session: saved,
+            page.styles: "",
+            page.bar.notice: findings.notice(saved.told),
+            page.train.start: gr.update(interactive=saved.ready),
+        }
+        if session.ready and not saved.ready:
             text = "The settings have changed since the plan. Make a new one before you start."
             changed[page.train.planned] = findings.notice([text])
         return changed
@@ -83,7 +85,7 @@ def wire_form(page: Page, save: Callable[..., Updates]) -> None:
         kind = type(component).__name__.lower()
         events = [component.input] if kind in ("checkbox", "dropdown") else [component.blur, component.submit]
         for event in events:
-            event(save, [page.session, *page.form], page.everything, **QUIET)
+            event(save, [page.session, *page.form], page.saving, **QUIET)
 
 
 def wire_folders(place: Place, page: Page) -> None:

@@ -63,8 +63,9 @@ def table(history: Sequence[Summary]) -> str:
         return nothing()
     rows = "".join(
         f"<tr><th>{escape(line.name)}<small>{escape(line.run)}</small></th><td>{line.started:%Y-%m-%d %H:%M}</td>"
-        f"<td>{live.badge(line.state)}</td><td data-label="steps">{line.step} / {line.total_steps or '–'}</td>"
-        f"<td data-label='loss'>{'–' if line.loss is None else f'{line.loss:.4f}'}</td><td data-label='files'>{_files(line.files)}</td></tr>"
+        f"<td>{live.badge(line.state)}</td><td data-label='steps'>{line.step} / {line.total_steps or '–'}</td>"
+        f"<td data-label='loss'>{'–' if line.loss is None else f'{line.loss:.4f}'}</td>"
+        f"<td data-label='files'>{_files(line.files)}</td></tr>"
         for line in history
     )
     return (

@@ -16,7 +16,8 @@ from lib_lora_trainer.ui import fields
 class Session:
     """project: "" until one is open. version, config: of its file as this browser knows it.
 
-    undo: the settings before the last recipe or import. planned: the settings whose plan had no errors.
+    config is always what this browser's form shows. undo: the settings before the last recipe or import. planned: the
+    settings whose plan had no errors. told: what to say when the form is drawn anew.
     """
 
     project: str = ""
@@ -24,6 +25,7 @@ class Session:
     config: RunConfig = field(default_factory=RunConfig)
     undo: RunConfig | None = None
     planned: RunConfig | None = None
+    told: tuple[str, ...] = ()
 
     @property
     def ready(self) -> bool:

@@ -41,7 +41,7 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> None:
     busy = {page.session, page.styles, page.bar.notice, train.planned, train.start}  # few, as each shows the progress
     scanned = {page.number, *page.dataset.shown, page.bar.notice, page.styles}
     for button, work in ((train.plan, plan), (train.start, start)):
-        saved = button.click(save, form, page.everything, **QUIET)
+        saved = button.click(save, form, page.saving, **QUIET)
         done = saved.then(_reported(page, work), form, busy, api_name=False)
         seen = done.then(watch.follower(place, page), [page.session, page.seen], watch.outputs(page), **QUIET)
         seen.then(told(page, show), [page.session], scanned, **QUIET)
@@ -88,18 +88,18 @@ def wire_test(place: Place, page: Page) -> None:
 def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[Session, Plan, Updates]:
     """Save the form, plan it, note the model it was planned on; the plan's warnings are about the one noted before."""
     place.gate()
-    committed = pages.read_form(place, session, entered)
-    session = committed.session
+    session = pages.read_form(place, session, entered)
     found = jobs.plan(place.host, session.config, Path(place.host.adapter_folder()))
     place.scans.remember(session.project, session.config, found.scan)
     model = found.info.sha256 or found.info.name
     if session.config.base_model != model:
-        session = commit(place.projects, session, put(session.config, "base_model", model)).session
+        noted = commit(place.projects, session, put(session.config, "base_model", model))
+        session = noted.session if not noted.reload else session
     session = replace(session, planned=None if found.errors else session.config)
     updates: Updates = {
         page.session: session,
         page.styles: findings.beside_fields(found.problems),
-        page.bar.notice: findings.notice(committed.messages),
+        page.bar.notice: findings.notice(session.told),
         page.train.planned: train_tab.plan_html(found),
         page.train.start: gr.update(interactive=session.ready),
     }

@@ -25,7 +25,7 @@ from lib_lora_trainer.hosts.api import (
     Posterior,
     TextRequest,
 )
-from lib_lora_trainer.hosts.standalone import conditioning, restore, sampling, words
+from lib_lora_trainer.hosts.standalone import conditioning, restore, sampling
 from lib_lora_trainer.hosts.standalone.infotext import write_infotext
 from lib_lora_trainer.hosts.standalone.weights import Modules
 
