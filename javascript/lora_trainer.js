@@ -59,7 +59,7 @@
         }
         const tick = state ? state.dataset.tick : "";
         const waiting = tick === answered && now - asked < PATIENCE;
-        const pause = state && state.dataset.active !== "1" ? SELDOM : OFTEN;
+        const pause = state && state.dataset.busy !== "1" ? SELDOM : OFTEN;
         if ((asked && waiting) || now - asked < pause - 100) return;
         answered = tick;
         asked = now;

@@ -184,8 +184,9 @@ def _subject(settled: Plan, identity: Identity) -> metadata.Subject:
 
 
 def _newest(folder: Path) -> Path | None:
-    pictures = sorted(folder.glob("step*-01.png")) if folder.is_dir() else []
-    return pictures[-1] if pictures else None
+    # Step 0 shows the model without the adapter.
+    pictures = [path for path in folder.glob("step*-01.png") if path.name != "step00000000-01.png"]
+    return max(pictures, default=None)
 
 
 def _scaler(device: torch.device, precision: str) -> Any:

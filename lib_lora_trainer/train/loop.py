@@ -166,6 +166,9 @@ def _due(run: Run, step: Step, position: Position) -> Iterator[Event]:
     """Write and show what falls due after this step; the last step's adapter and state are `_finish`'s."""
     last = step.number == run.length.steps
     save, samples = run.config.save, run.config.samples
+    at_epoch = step.last_of_epoch and _divides(samples.every_epochs, step.epoch)
+    if at_epoch or _divides(samples.every_steps, step.number):
+        yield from run.make_samples(position)  # before the save, whose preview is one of them
     if not last and step.last_of_epoch and _divides(save.every_epochs, step.epoch):
         for event in run.save_adapter(position, f"{step.epoch:06d}"):
             position = replace(position, files=_with(position.files, event))
@@ -174,9 +177,6 @@ def _due(run: Run, step: Step, position: Position) -> Iterator[Event]:
         for event in run.save_adapter(position, f"step{step.number:08d}"):
             position = replace(position, files=_with(position.files, event))
             yield event
-    at_epoch = step.last_of_epoch and _divides(samples.every_epochs, step.epoch)
-    if at_epoch or _divides(samples.every_steps, step.number):
-        yield from run.make_samples(position)
     if not last and _divides(save.state_every_steps, step.number):
         yield _save_state(run, position)
 

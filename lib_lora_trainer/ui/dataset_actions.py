@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora_trainer.ui import dataset_tab
+from lib_lora_trainer.ui import watch
 from lib_lora_trainer.ui import page as pages
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
-from lib_lora_trainer.ui.session import Session
+from lib_lora_trainer.ui.session import Session, project_of
 
 
 def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[Any], None]:
@@ -21,20 +21,31 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[An
     """
     data = page.dataset
 
-    def scan(session: Session, progress: Any = gr.Progress()) -> Updates:  # noqa: B008 - how gradio passes it
-        place.gate()
-        place.scans.scan(
-            session.project, session.config, lambda done, whole: progress((done, whole), desc="Reading pictures")
-        )
-        return {data.summary: dataset_tab.summary(place.scans.last(session.project)), page.bar.notice: ""}
+    def begin(session: Session) -> Updates:
+        if session.project:
+            place.scans.begin(session.project)
+        return {data.cancel: gr.update(visible=True), **watch.reading(place, page, session)}
 
-    def missing(session: Session, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
+    def scan(session: Session) -> Updates:
+        try:
+            place.gate()
+            project_of(place.projects, session)
+            place.scans.scan(session.project, session.config)
+        finally:
+            place.scans.end(session.project)
+        return {page.bar.notice: ""}
+
+    def missing(session: Session) -> Updates:
         if not session.config.data.sources or place.scans.current(session.project, session.config):
             return {}
-        return scan(session, progress)
+        return scan(session)
 
     def show(session: Session) -> Updates:
-        return {data.cancel: gr.update(visible=False), **pages.scanned(place, page, session)}
+        return {
+            data.cancel: gr.update(visible=False),
+            **pages.scanned(place, page, session),
+            **watch.reading(place, page, session),
+        }
 
     def turn(change: int) -> Any:
         def turned(session: Session, kind: str, number: int) -> Updates:
@@ -44,11 +55,12 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[An
 
     told_too = {page.bar.notice, page.styles}
     leaf = {page.number, data.gallery, data.pager, data.page, *told_too}
-    busy = {data.summary, page.bar.notice, page.styles}  # few: gradio draws its progress over every one of them
-    done = {data.cancel, page.number, *data.shown, *told_too}
+    working = {"show_progress": "hidden", "api_name": False}  # in the queue, because it may take minutes
+    under_way = {data.cancel, data.progress, page.status, *told_too}
+    done = {page.number, *data.shown, *under_way}
     saved = data.scan.click(save, [page.session, *page.form], page.saving, **QUIET)
-    begun = saved.then(lambda: gr.update(visible=True), None, [data.cancel], **QUIET)
-    ended = begun.then(told(page, scan), [page.session], busy, api_name=False)
+    begun = saved.then(told(page, begin), [page.session], under_way, **QUIET)
+    ended = begun.then(told(page, scan), [page.session], told_too, **working)
     ended.then(told(page, show), [page.session], done, **QUIET)
     data.cancel.click(lambda session: place.scans.cancel(session.project), [page.session], None, **QUIET)
     data.previous.click(told(page, turn(-1)), [page.session, data.kind, page.number], leaf, **QUIET)
@@ -61,7 +73,7 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> Callable[[An
     )
 
     def follow(event: Any) -> None:
-        ended = event.then(told(page, missing), [page.session], busy, api_name=False)
+        ended = event.then(told(page, missing), [page.session], told_too, **working)
         ended.then(told(page, show), [page.session], done, **QUIET)
 
     return follow

@@ -30,6 +30,7 @@ class DatasetTab:
     add: Any
     scan: Any
     cancel: Any
+    progress: Any
     summary: Any
     concepts: Any
     problems: Any
@@ -59,6 +60,7 @@ def layout() -> DatasetTab:
                 cancel = plain(
                     gr.Button("Cancel", visible=False, elem_id="lora_trainer_cancel_scan", min_width=80, scale=0)
                 )
+            progress = gr.HTML(elem_id="lora_trainer_scan_progress")
             summary = gr.HTML(elem_id="lora_trainer_scan_summary")
             concepts = gr.HTML(elem_id="lora_trainer_concepts")
             problems = gr.HTML(elem_id="lora_trainer_scan_problems")
@@ -75,7 +77,7 @@ def layout() -> DatasetTab:
                 page = gr.HTML(elem_id="lora_trainer_page")
                 following = plain(gr.Button("Next", size="sm", elem_id="lora_trainer_next_page", min_width=80))
     return DatasetTab(
-        triggers, rows, cells, removes, add, scan, cancel, summary, concepts, problems, kind, gallery, pager,
+        triggers, rows, cells, removes, add, scan, cancel, progress, summary, concepts, problems, kind, gallery, pager,
         previous, page, following,
     )  # fmt: skip
 
@@ -125,10 +127,8 @@ def nothing() -> str:
     )
 
 
-def summary(scan: Scan | None) -> str:
-    """Return the counts of a scan; "" without one."""
-    if scan is None:
-        return ""
+def summary(scan: Scan) -> str:
+    """Return the counts of a scan."""
     exposures = sum(concept.exposures for concept in scan.concepts)
     captioned = sum(item.caption_file is not None for item in scan.items)
     return findings.figures(
@@ -168,3 +168,15 @@ def state_of(scan: Scan | None, config: RunConfig) -> str:
 def problem_list(problems: Sequence[Problem]) -> str:
     """Return the problems with what will happen, under a heading."""
     return f"<h4>What was noticed</h4>{findings.listed(problems)}" if problems else ""
+
+
+def reading(read: tuple[int, int] | None) -> str:
+    """Return how far a scan is, (pictures read, pictures in all); "" when none is under way."""
+    if read is None:
+        return ""
+    done, whole = read
+    words = f"reading pictures: {done} of {whole}" if whole else "looking for pictures"
+    return (
+        f'<div class="lora-trainer-progress"><div style="width:{done / max(whole, 1) * 100:.0f}%"></div></div>'
+        f'<div class="lora-trainer-words"><span>{words}</span></div>'
+    )

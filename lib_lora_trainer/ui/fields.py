@@ -33,6 +33,8 @@ GROUPS = {
 }
 
 
+_UNREACHED = 99_999  # a bound above this tells nobody anything
+
 _CLEARER = {"samples.prompts": "Sample prompts"}  # shown away from its group's heading
 
 
@@ -97,8 +99,11 @@ def shown(value: object) -> str:
 
 
 def element(path: str) -> str:
-    """Return the id of a setting's form field in the page."""
-    return "lora_trainer_set_" + path.replace(".", "_")
+    """Return the id of a setting's form field in the page: `lora_trainer_set_training_clip-skip`.
+
+    Hyphens, because the WebUI presses what is called …_skip, …_interrupt or …_generate for its hot keys.
+    """
+    return "lora_trainer_set_" + path.replace("_", "-").replace(".", "_")
 
 
 def component(field: Field, samplers: Sequence[str]) -> Any:
@@ -166,5 +171,7 @@ def _kind(path: str, value: Any, about: Setting) -> Kind:
 def _info(field: Field) -> str:
     about, unit = field.about, f" {field.about.unit}" if field.about.unit else ""
     if about.minimum is None or about.maximum is None:
+        return about.help
+    if about.maximum > _UNREACHED:
         return about.help
     return f"{about.help} {about.minimum:g}–{about.maximum:g}{unit}."

@@ -11,7 +11,7 @@ from lib_lora_trainer.app.runs import RunState
 from lib_lora_trainer.base.errors import Problem
 from lib_lora_trainer.base.events import Event, Failed, Note, Phase, Progress, SampleMade, Saved
 from lib_lora_trainer.plan.describe import duration
-from lib_lora_trainer.ui import curve, findings
+from lib_lora_trainer.ui import bind, curve, findings
 
 STATES: dict[RunState, str] = {
     "running": "Training",
@@ -100,13 +100,20 @@ def _figures(last: Progress | None) -> str:
     )
 
 
+def _said(note: Note) -> Problem:
+    where, colon, text = note.text.partition(": ")
+    if colon and bind.element_of(where):  # a problem of the plan, written out: named like its field again
+        return Problem(note.severity, where, text)
+    return Problem(note.severity, "", note.text)
+
+
 def _rate(rate: float) -> str:
     mantissa, _, exponent = f"{rate:.1e}".partition("e")
     return f"{float(mantissa):g}e{int(exponent)}" if rate else "0"
 
 
 def _messages(known: Sequence[Event]) -> str:
-    problems = [Problem(event.severity, "", event.text) for event in known if isinstance(event, Note)]
+    problems = [_said(event) for event in known if isinstance(event, Note)]
     box = ""
     failed = next((event for event in reversed(known) if isinstance(event, Failed)), None)
     if failed is not None and known[-1] is failed:

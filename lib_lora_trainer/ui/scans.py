@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from lib_lora_trainer.base.errors import UserError
 from lib_lora_trainer.config.data import DataConfig
@@ -12,28 +12,59 @@ from lib_lora_trainer.dataset.items import Scan
 from lib_lora_trainer.dataset.scan import scan
 
 
+@dataclass
+class _Reading:
+    done: int = 0
+    whole: int = 0
+    cancelled: bool = False
+
+
 class Scans:
     """Remembers scans while the program runs, so that a reloaded page need not read every picture again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: dict[str, tuple[DataConfig, tuple[str, ...], Scan]] = {}
-        self._running: dict[str, threading.Event] = {}
+        self._running: dict[str, _Reading] = {}
 
-    def scan(self, project: str, config: RunConfig, progress: Callable[[int, int], None]) -> Scan:
-        """Read the folders of a configuration. Raises UserError when `cancel` is called meanwhile."""
-        cancelled = threading.Event()
+    def begin(self, project: str) -> None:
+        """Announce a scan, so that whoever watches knows of it before the first picture is read."""
         with self._lock:
-            self._running[project] = cancelled
+            self._running[project] = _Reading()
+
+    def scan(self, project: str, config: RunConfig) -> Scan:
+        """Read the folders of a configuration. Raises UserError when `cancel` is called meanwhile."""
+        self.begin(project)
+        reading = self._running[project]
 
         def report(done: int, whole: int) -> None:
-            if cancelled.is_set():
+            reading.done, reading.whole = done, whole
+            if reading.cancelled:
                 raise UserError(f"The scan was called off after {done} of {whole} pictures. Scan again when you like.")
-            progress(done, whole)
 
-        found = scan(config.data, config.triggers, report)
+        try:
+            found = scan(config.data, config.triggers, report)
+        finally:
+            self.end(project)
         self.remember(project, config, found)
         return found
+
+    def end(self, project: str) -> None:
+        """Take back what `begin` announced."""
+        with self._lock:
+            self._running.pop(project, None)
+
+    def progress(self, project: str) -> tuple[int, int] | None:
+        """Return (pictures read, pictures in all) of the scan under way, else None; (0, 0) before it has counted."""
+        with self._lock:
+            reading = self._running.get(project)
+        return None if reading is None else (reading.done, reading.whole)
+
+    def cancel(self, project: str) -> None:
+        """Call off the scan of a project that is under way, if one is."""
+        with self._lock:
+            if project in self._running:
+                self._running[project].cancelled = True
 
     def remember(self, project: str, config: RunConfig, found: Scan) -> None:
         """Keep a scan that was made on another occasion."""

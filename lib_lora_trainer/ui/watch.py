@@ -40,7 +40,7 @@ def outputs(page: Page) -> set[Any]:
     """Return what a look at the runner may update."""
     bar, train, step = page.bar, page.train, page.runs
     return {
-        page.status, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume, bar.stop, train.live,
+        page.status, page.dataset.progress, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume, bar.stop, train.live,
         train.samples, train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
     }  # fmt: skip
 
@@ -63,7 +63,7 @@ def follow(place: Place, page: Page, session: Session, seen: str) -> Updates:
     found = watched(place, session) if session.project else None
     can_resume = status.state == "paused" if status else found is not None and found.state in ("paused", "interrupted")
     updates: Updates = {
-        page.status: _status(place, session, found),
+        **reading(place, page, session, found),
         bar.model: project_bar.model_html(project_bar.model_of(place), session),
         bar.running: project_bar.running_html(place, status),
         bar.pause: gr.update(visible=bool(status and status.state == "running")),
@@ -76,6 +76,14 @@ def follow(place: Place, page: Page, session: Session, seen: str) -> Updates:
         updates[page.train.start] = gr.update(interactive=session.ready and not (status and status.busy))
         updates.update(_panel(place, page, found, seen))
     return updates
+
+
+def reading(place: Place, page: Page, session: Session, found: Watched | None = None) -> Updates:
+    """Return how far a scan of the project is, and what the page's script reads."""
+    return {
+        page.dataset.progress: dataset_tab.reading(place.scans.progress(session.project)),
+        page.status: _status(place, session, found),
+    }
 
 
 def watched(place: Place, session: Session) -> Watched | None:
@@ -145,6 +153,7 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
         marks["train"] = train_marks.get(found.state, "look")
         marks["runs"] = "busy" if found.state in live.ACTIVE else ""
     values = {
+        "busy": int(bool(status and status.busy) or place.scans.progress(session.project) is not None),
         "active": int(bool(status and status.busy)),
         "stale": int(stale),
         "tick": time.monotonic_ns(),
