@@ -23,6 +23,7 @@ from lib_lora_trainer.config.data import SourceConfig  # noqa: E402
 from lib_lora_trainer.config.paths import flat, put  # noqa: E402
 from lib_lora_trainer.config.run import RunConfig  # noqa: E402
 from lib_lora_trainer.ui import bind, curve, fields, findings, live, pictures, project_bar, tab  # noqa: E402
+from lib_lora_trainer.ui.scans import Scans  # noqa: E402
 from lib_lora_trainer.ui.session import Session, commit, latest, opened  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -252,6 +253,47 @@ def test_scan_shows_pictures_captions_and_problems_and_escapes_them(page: Tab) -
     assert "broken.png" in page.shown("scan_problems")
     page.do("refresh")
     assert 'data-dataset="look"' in page.shown("status")
+
+
+def test_a_scan_tells_how_far_it_is_and_can_be_called_off(tmp_path: Path, pictures_folder: Path) -> None:
+    scans, seen = Scans(), []
+    config = put(RunConfig(), "data.sources", (SourceConfig(str(pictures_folder)),))
+    assert scans.progress("p") is None
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.is_set():
+            if (at := scans.progress("p")) not in (None, *seen):
+                seen.append(at)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    scans.scan("p", config)
+    watching.set()
+    watcher.join()
+    assert all(done <= whole for done, whole in seen)
+    assert scans.progress("p") is None
+    assert len(scans.last("p").items) == 4  # type: ignore[union-attr]
+    assert scans.current("p", config)
+    assert not scans.current("p", put(config, "triggers", ("x",)))
+
+    announced = scans._announce
+
+    def announced_and_cancelled(project: str) -> object:
+        reading = announced(project)
+        scans.cancel(project)
+        return reading
+
+    scans._announce = announced_and_cancelled  # type: ignore[method-assign,assignment]
+    with pytest.raises(UserError, match="called off"):
+        scans.scan("p", config)
+    assert scans.progress("p") is None
+
+
+def test_nothing_needs_gradios_queue(page: Tab) -> None:
+    """With --no-gradio-queue the WebUI would not even start: gradio refuses generators, progress and `every`."""
+    page.blocks.enable_queue = False
+    page.blocks.validate_queue_settings()
 
 
 def test_a_gallery_has_pages(page: Tab, pictures_folder: Path) -> None:

@@ -29,18 +29,27 @@ class Estimate:
     file_bytes: int
 
 
-def estimate(layers: Sequence[Layer], chosen: Sequence[Layer], config: RunConfig, precision: str) -> Estimate:
+@dataclass(frozen=True)
+class Formats:
+    """Number formats: of the arithmetic (fp32, fp16 or bf16), and of the loaded weights (`float32`, `float16`, …)."""
+
+    arithmetic: str
+    weights: str
+
+
+def estimate(layers: Sequence[Layer], chosen: Sequence[Layer], config: RunConfig, formats: Formats) -> Estimate:
     """Return the estimate for one step at the training resolution.
 
-    memory = weights · bytes + trained · 16 (fp32 value, gradient, two Adam moments)
+    memory = weights · bytes as loaded + trained · 16 (fp32 value, gradient, two Adam moments)
            + batch · bytes · Σ positions · (inputs + outputs) · remembered.
     operations = 3 · batch · Σ 2 · inputs · outputs · kernel² · positions: one forward pass, and a backward pass to the
     inputs of about twice its cost with the adapters' own gradients; four passes with gradient checkpointing.
     """
-    width = _BYTES[precision]
+    width = _BYTES[formats.arithmetic]
+    stored = 4 if formats.weights == "float32" else 2
     training = config.training
     trained = parameter_count(chosen, config.adapter)
-    weights = sum(layer.inputs * layer.outputs * layer.kernel**2 for layer in layers) * width
+    weights = sum(layer.inputs * layer.outputs * layer.kernel**2 for layer in layers) * stored
     texts = {layer.part for layer in chosen} - {"unet"}
     passed = [layer for layer in layers if layer.part == "unet" or layer.part in texts]
     positions = {layer: _positions(layer, config) for layer in passed}

@@ -15,7 +15,7 @@ from lib_lora_trainer.dataset.items import Concept, Scan
 from lib_lora_trainer.dataset.order import epoch_batches
 from lib_lora_trainer.hosts.api import ModelInfo
 from lib_lora_trainer.plan import checks
-from lib_lora_trainer.plan.estimate import Estimate, estimate
+from lib_lora_trainer.plan.estimate import Estimate, Formats, estimate
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def make(info: ModelInfo, layers: Sequence[Layer], config: RunConfig, scan: Scan
     unmatched = checks.unmatched(layers, config)
     chosen = () if unmatched else choose(layers, config.adapter)
     precision = resolve_precision(config.training.precision, info)
-    figures = estimate(layers, chosen, config, precision)
+    figures = estimate(layers, chosen, config, Formats(precision, info.dtype))
     saves = _saves(config, steps, epochs)
     needed = saves * figures.file_bytes + 6 * figures.parameters * 4  # files, and two versions of the state
     problems = (*checks.check(info, config, scan, images), *unmatched, *checks.disk(machine.outputs, needed))

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora_trainer.ui import watch
 from lib_lora_trainer.ui import page as pages
+from lib_lora_trainer.ui import watch
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of

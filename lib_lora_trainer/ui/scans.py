@@ -29,13 +29,17 @@ class Scans:
 
     def begin(self, project: str) -> None:
         """Announce a scan, so that whoever watches knows of it before the first picture is read."""
+        self._announce(project)
+
+    def _announce(self, project: str) -> _Reading:
+        reading = _Reading()
         with self._lock:
-            self._running[project] = _Reading()
+            self._running[project] = reading
+        return reading
 
     def scan(self, project: str, config: RunConfig) -> Scan:
         """Read the folders of a configuration. Raises UserError when `cancel` is called meanwhile."""
-        self.begin(project)
-        reading = self._running[project]
+        reading = self._announce(project)
 
         def report(done: int, whole: int) -> None:
             reading.done, reading.whole = done, whole
@@ -70,12 +74,6 @@ class Scans:
         """Keep a scan that was made on another occasion."""
         with self._lock:
             self._last[project] = (config.data, config.triggers, found)
-
-    def cancel(self, project: str) -> None:
-        """Call off the scan of a project that is under way, if one is."""
-        with self._lock:
-            if project in self._running:
-                self._running[project].set()
 
     def last(self, project: str) -> Scan | None:
         """Return the latest scan of a project; None when it has not been scanned since the program started."""

@@ -40,8 +40,8 @@ def outputs(page: Page) -> set[Any]:
     """Return what a look at the runner may update."""
     bar, train, step = page.bar, page.train, page.runs
     return {
-        page.status, page.dataset.progress, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume, bar.stop, train.live,
-        train.samples, train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
+        page.status, page.dataset.progress, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume,
+        bar.stop, train.live, train.samples, train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
     }  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def follow(place: Place, page: Page, session: Session, seen: str) -> Updates:
 
 def reading(place: Place, page: Page, session: Session, found: Watched | None = None) -> Updates:
     """Return how far a scan of the project is, and what the page's script reads."""
+    found = found or (watched(place, session) if session.project else None)
     return {
         page.dataset.progress: dataset_tab.reading(place.scans.progress(session.project)),
         page.status: _status(place, session, found),
