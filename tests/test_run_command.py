@@ -269,7 +269,9 @@ def test_lists_of_packages_without_dependencies_are_read(tmp_path):
     (tmp_path / "sd_webui_lora_trainer-0.dist-info").mkdir()
     (tmp_path / "sd_webui_lora_trainer-0.dist-info" / "METADATA").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-S", "-c", run.LIST_EXTRA, run.PROJECT, "standalone-no-deps"]
-    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    # Not in this checkout: an installation into .venv leaves the real metadata there.
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.stdout.split() == ["open_clip_torch==2.20.0", "a==1"], result.stderr
 
 
