@@ -60,44 +60,50 @@ class TrainingConfig:
     gradient_checkpointing: bool = setting(
         False, "Recompute instead of remembering: less memory, 30-100 % more time.", label="Gradient checkpointing"
     )
-    seed: int = setting(1, "Order, noise and tag shuffling follow from it.", minimum=0, maximum=2**32 - 1)
+    seed: int = setting(1, "Order, noise and tag shuffling follow from it.", minimum=0, maximum=2**32 - 1, label="Seed")
     clip_skip: int = setting(
         1, "Which layer of the SD1 text encoder is read, counted from the end; 2 for anime models.",
         minimum=1, maximum=12, label="Clip skip",
     )  # fmt: skip
     token_limit: int = setting(
-        225, "Longest caption in tokens; 75 fit into one chunk.", minimum=75, maximum=225, unit="tokens"
-    )
+        225, "Longest caption in tokens; 75 fit into one chunk.", minimum=75, maximum=225, unit="tokens", label="Token limit")
 
 
 @dataclass(frozen=True)
 class SaveConfig:
     """What is written and when."""
 
-    every_epochs: int = setting(1, "Save the adapter every N epochs; 0 = only at the end.", minimum=0, maximum=100_000)
-    every_steps: int = setting(0, "Save the adapter every N steps as well; 0 = never.", minimum=0, maximum=10_000_000)
+    every_epochs: int = setting(
+        1, "Save the adapter every N epochs; 0 = only at the end.", minimum=0, maximum=100_000, label="Every N epochs"
+    )
+    every_steps: int = setting(
+        0, "Save the adapter every N steps as well; 0 = never.", minimum=0, maximum=10_000_000, label="Every N steps"
+    )
     state_every_steps: int = setting(
         200, "Save what is needed to resume after a crash every N steps; 0 = only on stop and pause.",
-        minimum=0, maximum=10_000_000,
+        minimum=0, maximum=10_000_000, label="Resume point every N steps",
     )  # fmt: skip
     precision: str = setting("fp16", "Number format in the file.", choices=("fp16", "bf16", "fp32"))
     preferred_weight: float = setting(
-        1.0, "Written beside the file: the weight that the Lora card inserts.", minimum=0.0, maximum=2.0
-    )
+        1.0, "Written beside the file: the weight that the Lora card inserts.", minimum=0.0, maximum=2.0, label="Preferred weight")
 
 
 @dataclass(frozen=True)
 class SampleConfig:
     """Sample images while training, from fixed prompts and seeds."""
 
-    prompts: tuple[str, ...] = setting((), "One sample image per prompt; empty = no samples.", label="Prompts")
+    prompts: tuple[str, ...] = setting((), "One sample image per prompt; empty = no samples.", label="Sample prompts")
     negative: str = setting("", "Negative prompt.", label="Negative prompt")
-    every_epochs: int = setting(1, "Make samples every N epochs; 0 = never.", minimum=0, maximum=100_000)
-    every_steps: int = setting(0, "Make samples every N steps as well; 0 = never.", minimum=0, maximum=10_000_000)
+    every_epochs: int = setting(
+        1, "Make samples every N epochs; 0 = never.", minimum=0, maximum=100_000, label="Every N epochs"
+    )
+    every_steps: int = setting(
+        0, "Make samples every N steps as well; 0 = never.", minimum=0, maximum=10_000_000, label="Every N steps"
+    )
     at_start: bool = setting(True, "Make samples before the first step, for comparison.", label="Before the start")
     seed: int = setting(1, "Seed of the first sample; the others count up.", minimum=0, maximum=2**32 - 1)
-    steps: int = setting(20, "Sampling steps.", minimum=1, maximum=150)
-    guidance: float = setting(7.0, "CFG scale.", minimum=1.0, maximum=30.0)
-    width: int = setting(0, "Width; 0 = the training resolution.", minimum=0, maximum=4096, unit="px")
-    height: int = setting(0, "Height; 0 = the training resolution.", minimum=0, maximum=4096, unit="px")
-    sampler: str = setting("Euler a", "The host's sampler by name.")
+    steps: int = setting(20, "Sampling steps.", minimum=1, maximum=150, label="Sampling steps")
+    guidance: float = setting(7.0, "CFG scale.", minimum=1.0, maximum=30.0, label="CFG scale")
+    width: int = setting(0, "Width; 0 = the training resolution.", minimum=0, maximum=4096, unit="px", label="Width")
+    height: int = setting(0, "Height; 0 = the training resolution.", minimum=0, maximum=4096, unit="px", label="Height")
+    sampler: str = setting("Euler a", "The host's sampler by name.", label="Sampler")

@@ -35,8 +35,6 @@ GROUPS = {
 
 _UNREACHED = 99_999  # a bound above this tells nobody anything
 
-_CLEARER = {"samples.prompts": "Sample prompts"}  # shown away from its group's heading
-
 
 @dataclass(frozen=True)
 class Field:
@@ -51,7 +49,7 @@ class Field:
     def label(self) -> str:
         """The field's name as people read it."""
         return (
-            _CLEARER.get(self.path) or self.about.label or self.path.rpartition(".")[2].replace("_", " ").capitalize()
+            self.about.label or self.path.rpartition(".")[2].replace("_", " ").capitalize()
         )
 
     @property
