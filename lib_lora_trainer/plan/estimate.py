@@ -40,7 +40,8 @@ class Formats:
 def estimate(layers: Sequence[Layer], chosen: Sequence[Layer], config: RunConfig, formats: Formats) -> Estimate:
     """Return the estimate for one step at the training resolution.
 
-    memory = weights · bytes as loaded + trained · 16 (fp32 value, gradient, two Adam moments)
+    memory = weights · (bytes as loaded, and of the copy that narrower arithmetic makes)
+           + trained · 16 (fp32 value, gradient, two Adam moments)
            + batch · bytes · Σ positions · (inputs + outputs) · remembered.
     operations = 3 · batch · Σ 2 · inputs · outputs · kernel² · positions: one forward pass, and a backward pass to the
     inputs of about twice its cost with the adapters' own gradients; four passes with gradient checkpointing.
@@ -49,7 +50,9 @@ def estimate(layers: Sequence[Layer], chosen: Sequence[Layer], config: RunConfig
     stored = 4 if formats.weights == "float32" else 2
     training = config.training
     trained = parameter_count(chosen, config.adapter)
-    weights = sum(layer.inputs * layer.outputs * layer.kernel**2 for layer in layers) * stored
+    # Autocast's copies of wider weights stay until the backward pass has used them.
+    copied = width if width < stored else 0
+    weights = sum(layer.inputs * layer.outputs * layer.kernel**2 for layer in layers) * (stored + copied)
     texts = {layer.part for layer in chosen} - {"unet"}
     passed = [layer for layer in layers if layer.part == "unet" or layer.part in texts]
     positions = {layer: _positions(layer, config) for layer in passed}
