@@ -61,6 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     sys.stdout.write("| precision | checkpointing | first step after s | s/step | planned | peak GB | planned |\n")
     sys.stdout.write("| --- | --- | --- | --- | --- | --- | --- |\n")
+    host = StandaloneHost(options.checkpoint, Path(tempfile.gettempdir()))
     for precision, checkpointing in CASES:
         with tempfile.TemporaryDirectory() as folder:
             config = RunConfig(
@@ -73,7 +74,6 @@ def main() -> None:
                 samples=SampleConfig(),
                 save=SaveConfig(every_epochs=0, state_every_steps=0),
             )
-            host = StandaloneHost(options.checkpoint, Path(folder))
             sys.stdout.write(measure(host, config, Path(folder)) + "\n")
             sys.stdout.flush()
 
