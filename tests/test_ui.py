@@ -3,10 +3,8 @@
 import json
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,110 +12,17 @@ gr = pytest.importorskip("gradio")
 
 from PIL import Image  # noqa: E402
 
-from fake_host import INFO, FakeHost, Story  # noqa: E402
-from lib_lora_trainer.app import projects, runs  # noqa: E402
-from lib_lora_trainer.app.queue import Runner  # noqa: E402
-from lib_lora_trainer.base.errors import DataError, HostRefusal, Problem, ProblemsFound, UserError  # noqa: E402
+from fake_host import INFO  # noqa: E402
+from lib_lora_trainer.app import projects  # noqa: E402
+from lib_lora_trainer.base.errors import DataError, Problem, ProblemsFound, UserError  # noqa: E402
 from lib_lora_trainer.base.events import Failed, Note, Progress, SampleMade  # noqa: E402
 from lib_lora_trainer.config.data import SourceConfig  # noqa: E402
 from lib_lora_trainer.config.paths import flat, put  # noqa: E402
 from lib_lora_trainer.config.run import RunConfig  # noqa: E402
-from lib_lora_trainer.ui import bind, curve, fields, findings, live, pictures, project_bar, tab  # noqa: E402
+from lib_lora_trainer.ui import bind, curve, fields, findings, live, pictures, project_bar  # noqa: E402
 from lib_lora_trainer.ui.scans import Scans  # noqa: E402
 from lib_lora_trainer.ui.session import Session, commit, latest, opened  # noqa: E402
-
-ROOT = Path(__file__).parents[1]
-SAMPLERS = ("Euler a", "DDIM")
-
-
-def entered(config: RunConfig, **changes: Any) -> list[Any]:
-    """Return what the form sends for a configuration, with some fields changed by their dotted path (`.` as `__`)."""
-    values = bind.values(config)
-    places = [field.path for field in fields.all_fields()]
-    for name, value in changes.items():
-        values[places.index(name.replace("__", "."))] = value
-    return values
-
-
-class Tab:
-    """The built tab, whose events a test triggers by the element that a person would press."""
-
-    def __init__(self, folder: Path, story: Story | None = None, gate: Callable[[], None] = lambda: None) -> None:
-        self.root = folder / "projects"
-        self.host = FakeHost(folder / "Lora")
-        self.runner = Runner(story or Story())
-        self.blocks = tab.build(self.host, self.runner, self.root, gate, txt2img=True)
-        self.values: dict[int, Any] = {}
-
-    def component(self, name: str) -> Any:
-        return next(c for c in self.blocks.blocks.values() if getattr(c, "elem_id", None) == f"lora_trainer_{name}")
-
-    def do(self, name: str, trigger: str = "click", **given: Any) -> None:
-        """Run the event of an element and every event that follows it, as the page would."""
-        for key, value in given.items():
-            self.values[self.component(key)._id] = value
-        element = self.component(name)
-        first = next(
-            index
-            for index, each in enumerate(self.blocks.dependencies)
-            if element._id in each["targets"] and each["trigger"] == trigger
-        )
-        waiting = [first]
-        while waiting:
-            index = waiting.pop(0)
-            self._run(index)
-            waiting += [i for i, each in enumerate(self.blocks.dependencies) if each.get("trigger_after") == index]
-
-    def _run(self, index: int) -> None:
-        event, work = self.blocks.dependencies[index], self.blocks.fns[index].fn
-        if work is None:
-            return
-        outputs = event["outputs"]
-        got = work(*[self.value(number) for number in event["inputs"]])
-        if not isinstance(got, dict) or "__type__" in got:
-            got = dict(zip([self.blocks.blocks[i] for i in outputs], got if len(outputs) > 1 else [got], strict=False))
-        for component, update in got.items():
-            assert component._id in outputs, f"{getattr(component, 'elem_id', component)} is no output of its event"
-            if isinstance(update, dict) and str(update.get("__type__")).endswith("update"):
-                for key, value in update.items():
-                    if key == "value":
-                        self.values[component._id] = value
-                    elif key != "__type__":
-                        setattr(component, f"shown_{key}", value)
-            else:
-                self.values[component._id] = update
-
-    def value(self, number: int) -> Any:
-        return self.values.get(number, getattr(self.blocks.blocks[number], "value", None))
-
-    def shown(self, name: str) -> Any:
-        return self.value(self.component(name)._id)
-
-    def of(self, name: str, about: str) -> Any:
-        return getattr(self.component(name), f"shown_{about}", None)
-
-
-@pytest.fixture
-def pictures_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures" / "3_mikori"
-    folder.mkdir(parents=True)
-    for index in range(4):
-        Image.new("RGB", (64, 64), (60 * index, 0, 0)).save(folder / f"p{index}.png")
-        (folder / f"p{index}.txt").write_text(f"mikori, <img src=x onerror=alert({index})>", encoding="utf-8")
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder.parent
-
-
-@pytest.fixture
-def page(tmp_path: Path, pictures_folder: Path) -> Tab:
-    made = Tab(tmp_path)
-    made.do("attach")
-    made.do("create", new_name="mikori")
-    made.do(
-        "source_0_path", "blur", source_0_path=str(pictures_folder), set_triggers="mikori", set_data_resolution=64,
-        set_data_bucket=False, set_samples_prompts="mikori\nmikori, <b>",
-    )  # fmt: skip
-    return made
+from ui_page import ROOT, SAMPLERS, Tab, entered, page, pictures_folder  # noqa: E402, F401
 
 
 def test_every_setting_has_exactly_one_place(tmp_path: Path) -> None:
@@ -338,153 +243,6 @@ def test_folders_are_not_read_where_strangers_could_ask(tmp_path: Path, pictures
         assert "not from here" in page.shown(place), button
     assert "<figure>" not in page.shown("pictures")
     assert page.runner.status() is None
-
-
-def test_start_waits_for_a_plan_without_errors(page: Tab) -> None:
-    assert page.of("start", "interactive") is False
-    page.do("set_adapter_unet", "input", set_adapter_unet=False)
-    page.do("set_adapter_text-encoder", "input", **{"set_adapter_text-encoder": False})
-    page.do("plan")
-    assert "cannot start" in page.shown("planned")
-    assert page.of("start", "interactive") is False
-    assert "#lora_trainer_set_adapter_unet" in page.shown("styles")
-    page.do("start")
-    assert page.runner.status() is None, "a page that presses a switched-off button is refused by the server"
-    page.do("set_adapter_unet", "input", set_adapter_unet=True)
-    page.do("plan")
-    assert page.of("start", "interactive") is True
-    assert "Ready to start" in page.shown("planned")
-    page.do("set_adapter_rank", "blur", set_adapter_rank=4)
-    assert page.of("start", "interactive") is False
-    assert "changed since the plan" in page.shown("planned")
-
-
-def test_a_run_is_watched_from_a_browser_opened_meanwhile(page: Tab) -> None:
-    gate = threading.Semaphore(10)
-    page.runner._train = Story(gate=gate)
-    page.do("plan")
-    page.do("start")
-    status = page.runner.status()
-    assert status is not None
-    while len([e for e in page.runner.events(status.project, status.run) if isinstance(e, Progress)]) < 10:
-        pass
-    page.do("refresh")
-    assert "step 10 of 20" in page.shown("live")
-    assert "<svg" in page.shown("live")
-    assert 'data-active="1"' in page.shown("status")
-    assert (page.of("pause", "visible"), page.of("stop", "visible")) == (True, True)
-    assert page.shown("samples").count("<figure>") == 4
-    assert "mikori, &lt;b&gt;" in page.shown("samples")
-    page.do("start")
-    assert "is training" in page.shown("planned"), "a second start is refused"
-    page.do("pause")
-    gate.release(100)
-    page.runner.wait(10)
-    page.do("refresh")
-    assert "Paused" in page.shown("live")
-    assert page.of("resume", "visible") is True
-    page.do("resume")
-    page.runner.wait(10)
-    page.do("refresh")
-    assert "Done" in page.shown("live")
-    assert page.of("test_row", "visible") is True
-
-
-def test_the_finished_file_goes_to_txt2img_and_into_the_list(page: Tab) -> None:
-    page.do("plan")
-    page.do("start")
-    page.runner.wait(10)
-    page.do("refresh")
-    stem = page.shown("test_file")
-    assert stem == "mikori-000020"
-    page.do("test")
-    assert json.loads(page.shown("to_txt2img")) == {"prompt": "<lora:mikori-000020:1> mikori"}
-    assert page.host.announced == [str(page.host.folder / "mikori-000020.safetensors")]
-    page.do("test", test_file="../../secret")
-    assert page.shown("to_txt2img") == ""
-    assert "secret" in page.shown("notice")
-    assert len(page.host.announced) == 1
-
-
-def test_an_interrupted_run_of_an_earlier_process_is_offered_to_resume(page: Tab) -> None:
-    project = projects.find(page.root, "mikori")
-    run = runs.create(project, projects.load(project).config, __import__("datetime").datetime(2024, 1, 2))
-    page.do("refresh")
-    assert "Interrupted" in page.shown("live")
-    assert page.of("resume", "visible") is True
-    page.do("resume")
-    page.runner.wait(10)
-    assert [line.state for line in page.runner.history(project)] == ["done"]
-    assert page.runner.status().run == run  # type: ignore[union-attr]
-
-
-def test_runs_are_compared_and_their_settings_taken_over(page: Tab) -> None:
-    for rank in (4, 8):
-        page.do("set_adapter_rank", "blur", set_adapter_rank=rank)
-        page.do("plan")
-        page.do("start")
-        page.runner.wait(10)
-    page.do("refresh")
-    project = projects.find(page.root, "mikori")
-    late, early = runs.identifiers(project)
-    assert early in page.shown("history")
-    page.do("run_second", "input", run_first=early, run_second=late)
-    detail = page.shown("run_detail")
-    assert re.search(r"<th>Rank \(dim\)</th><td>4</td><td>8</td>", detail)
-    assert detail.count("<polyline") == 2
-    page.do("run_settings")
-    assert page.shown("set_adapter_rank") == 4
-    page.do("undo")
-    assert page.shown("set_adapter_rank") == 8
-
-
-def test_a_recipe_says_what_it_changes_and_can_be_taken_back(page: Tab) -> None:
-    page.do("apply_recipe", recipe="locon-g2")
-    assert page.shown("set_adapter_method") == "locon"
-    assert "Method lora → locon" in page.shown("notice")
-    assert page.of("undo", "visible") is True
-    page.do("undo")
-    assert page.shown("set_adapter_method") == "lora"
-    page.do("apply_recipe", recipe="__import__")
-    assert "Choose a recipe" in page.shown("notice")
-
-
-def test_exported_settings_come_back_by_import(page: Tab) -> None:
-    page.do("export")
-    text = page.shown("toml")
-    page.do("set_adapter_rank", "blur", set_adapter_rank=64)
-    page.do("import", toml=text)
-    assert page.shown("set_adapter_rank") == 16
-    page.do("import", toml="[adapter]\nrankk = 3")
-    assert "rankk" in page.shown("notice")
-    assert projects.load(projects.find(page.root, "mikori")).config.adapter.rank == 16
-
-
-def test_folders_can_be_added_and_removed(page: Tab, tmp_path: Path) -> None:
-    page.do("add_folder")
-    assert page.of("source_1", "visible") is True
-    page.do("source_1_path", "blur", source_1_path=str(tmp_path))
-    page.do("source_0_remove")
-    sources = projects.load(projects.find(page.root, "mikori")).config.data.sources
-    assert [source.path for source in sources] == [str(tmp_path)]
-    assert page.of("source_1", "visible") is False
-
-
-def test_the_bar_warns_of_another_model_and_of_none(page: Tab) -> None:
-    page.do("plan")
-    assert "Planned on" not in page.shown("model")
-    page.host.model = replace(INFO, name="other", sha256="f" * 64, title="other")
-    page.do("refresh")
-    assert "Planned on 0123456789" in page.shown("model")
-
-    def nothing() -> None:
-        raise HostRefusal("Nothing is loaded. Choose a checkpoint.")
-
-    page.host.info = nothing  # type: ignore[method-assign,assignment]
-    page.do("refresh")
-    assert "Nothing is loaded" in page.shown("model")
-    page.do("plan")
-    assert "Nothing is loaded" in page.shown("planned")
 
 
 def test_messages_beside_fields_cannot_break_out_of_their_style() -> None:
