@@ -12,7 +12,7 @@ from lib_lora_trainer.base.errors import Problem
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.dataset.buckets import Placement, place
 from lib_lora_trainer.dataset.items import Concept, Scan
-from lib_lora_trainer.dataset.order import epoch_batches
+from lib_lora_trainer.dataset.order import batches_per_epoch, epoch_batches
 from lib_lora_trainer.hosts.api import ModelInfo
 from lib_lora_trainer.plan import checks
 from lib_lora_trainer.plan.estimate import Estimate, Formats, estimate
@@ -103,7 +103,7 @@ def _length(placements: Sequence[Placement], scan: Scan, config: RunConfig) -> t
         batches = epoch_batches(placements, repeats, config.data, training.batch_size, training.seed, epoch)
         return [len(batch.examples) for batch in batches]
 
-    per_epoch = -(-len(batch_sizes(1)) // training.accumulation)
+    per_epoch = -(-batches_per_epoch(placements, repeats, training.batch_size) // training.accumulation)
     steps = training.epochs * per_epoch
     if not training.max_steps or training.max_steps >= steps:
         return training.epochs * sum(repeats), steps, training.epochs

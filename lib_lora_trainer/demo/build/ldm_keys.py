@@ -1,27 +1,20 @@
 """Names that an SD1.x single-file checkpoint (ldm) gives the weights of the diffusers and transformers modules.
 
 The names follow Stability-AI/stablediffusion at cf1d67a: ldm/modules/diffusionmodules/openaimodel.py and model.py,
-ldm/models/diffusion/ddpm.py. Every function maps a state dict and raises KeyError for a weight it has no rule for.
+ldm/models/diffusion/ddpm.py. Every function maps a state dict.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from lib_lora_trainer.adapters.names import to_ldm
+
 State = dict[str, Tensor]
 
 LEVELS = 4
-UNET_BLOCKS = 2
 AUTOENCODER_BLOCKS = 1
 
-_UNET_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -43,43 +36,8 @@ def checkpoint_state(unet: State, autoencoder: State, text: State) -> State:
 
 def unet_name(name: str) -> str:
     """Return ldm's name of the UNet weight that diffusers calls ``name``."""
-    for prefix, target in _unet_prefixes().items():
-        if name.startswith(prefix + "."):
-            rest = name[len(prefix) + 1 :]
-            if ".resnets." in "." + prefix + ".":
-                part, _, kind = rest.rpartition(".")
-                rest = f"{_UNET_RESNET[part]}.{kind}"
-            return f"{target}.{rest}"
-    raise KeyError(name)
-
-
-def _unet_prefixes() -> dict[str, str]:
-    prefixes = {
-        "time_embedding.linear_1": "time_embed.0",
-        "time_embedding.linear_2": "time_embed.2",
-        "conv_in": "input_blocks.0.0",
-        "conv_norm_out": "out.0",
-        "conv_out": "out.2",
-        "mid_block.resnets.0": "middle_block.0",
-        "mid_block.attentions.0": "middle_block.1",
-        "mid_block.resnets.1": "middle_block.2",
-    }
-    for level in range(LEVELS):
-        for block in range(UNET_BLOCKS):
-            place = 1 + level * (UNET_BLOCKS + 1) + block
-            prefixes[f"down_blocks.{level}.resnets.{block}"] = f"input_blocks.{place}.0"
-            prefixes[f"down_blocks.{level}.attentions.{block}"] = f"input_blocks.{place}.1"
-        place = (level + 1) * (UNET_BLOCKS + 1)
-        prefixes[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{place}.0.op"
-        for block in range(UNET_BLOCKS + 1):
-            place = level * (UNET_BLOCKS + 1) + block
-            prefixes[f"up_blocks.{level}.resnets.{block}"] = f"output_blocks.{place}.0"
-            prefixes[f"up_blocks.{level}.attentions.{block}"] = f"output_blocks.{place}.1"
-        place = level * (UNET_BLOCKS + 1) + UNET_BLOCKS
-        # The lowest level has no attention, so its upsampler is the second part of the block, elsewhere the third.
-        part = 1 if level == 0 else 2
-        prefixes[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{place}.{part}.conv"
-    return prefixes
+    path, _, kind = name.rpartition(".")
+    return f"{to_ldm(path, 'sd1')}.{kind}"
 
 
 def autoencoder_name(name: str) -> str:
