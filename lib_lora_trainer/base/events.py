@@ -103,9 +103,33 @@ class Failed:
     detail: str = ""
 
 
-Event = Planned | Phase | Progress | SampleMade | Saved | Note | Finished | Failed
+@dataclass(frozen=True)
+class RateTried:
+    """One step of the search for a learning rate. loss_average: exponential average without its bias at the start."""
 
-_TYPES = {kind.__name__.lower(): kind for kind in (Planned, Phase, Progress, SampleMade, Saved, Note, Finished, Failed)}
+    step: int
+    steps: int
+    learning_rate: float
+    loss: float
+    loss_average: float
+
+
+@dataclass(frozen=True)
+class RateFound:
+    """The end of the search. lowest, highest: the range in which the loss falls; text: how the curve was read."""
+
+    learning_rate: float
+    lowest: float
+    highest: float
+    text: str
+
+
+Event = Planned | Phase | Progress | SampleMade | Saved | Note | RateTried | RateFound | Finished | Failed
+
+_TYPES = {
+    kind.__name__.lower(): kind
+    for kind in (Planned, Phase, Progress, SampleMade, Saved, Note, RateTried, RateFound, Finished, Failed)
+}
 
 
 def to_json(event: Event) -> str:

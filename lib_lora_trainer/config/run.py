@@ -9,7 +9,10 @@ from lib_lora_trainer.base import codec
 from lib_lora_trainer.base.setting import setting
 from lib_lora_trainer.config.adapter import AdapterConfig
 from lib_lora_trainer.config.data import DataConfig
-from lib_lora_trainer.config.training import OptimizerConfig, SampleConfig, SaveConfig, TrainingConfig
+from lib_lora_trainer.config.loss import LossConfig, NoiseConfig
+from lib_lora_trainer.config.optimizer import OptimizerConfig
+from lib_lora_trainer.config.output import SampleConfig, SaveConfig
+from lib_lora_trainer.config.training import TrainingConfig
 
 MIGRATIONS: tuple[codec.Migration, ...] = ()
 
@@ -28,6 +31,8 @@ class RunConfig:
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     adapter: AdapterConfig = setting(AdapterConfig, "What is trained.")
     optimizer: OptimizerConfig = setting(OptimizerConfig, "Optimizer and learning rates.")
+    loss: LossConfig = setting(LossConfig, "What is minimized.")
+    noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")
     training: TrainingConfig = setting(TrainingConfig, "Length and arithmetic.")
     save: SaveConfig = setting(SaveConfig, "Files.")
     samples: SampleConfig = setting(SampleConfig, "Sample images.")
@@ -43,9 +48,13 @@ def read(path: Path) -> RunConfig:
 
 
 def with_absolute_sources(config: RunConfig, folder: Path) -> RunConfig:
-    """Return the configuration with source folders that are relative resolved against `folder`."""
+    """Return the configuration with relative folders of sources and masks, and the file to go on from, made absolute."""
+
+    def absolute(path: str) -> str:
+        return str((folder / path).resolve()) if path else ""
+
     sources = tuple(
-        replace(source, path=str((folder / source.path).resolve())) if source.path else source
-        for source in config.data.sources
+        replace(source, path=absolute(source.path), masks=absolute(source.masks)) for source in config.data.sources
     )
-    return replace(config, data=replace(config.data, sources=sources))
+    adapter = replace(config.adapter, start_from=absolute(config.adapter.start_from))
+    return replace(config, adapter=adapter, data=replace(config.data, sources=sources))
