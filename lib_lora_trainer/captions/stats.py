@@ -21,4 +21,4 @@ def tag_frequency(items_by_concept: Mapping[str, Sequence[str]]) -> dict[str, di
 
 
 def _count(captions: Sequence[str]) -> Counter[str]:
-    return Counter(tag.lower() for caption in captions for tag in split(caption))
+    return Counter(tag.lower() for caption in captions for line in caption.splitlines() for tag in split(line))
