@@ -1,15 +1,18 @@
 """Bucket sizes and placements, against values worked out by hand and properties that hold for any picture."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_lora_trainer.base.errors import ConfigError
-from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
 from lib_lora_trainer.dataset.buckets import Bucket, Placement, bucket_problems, bucket_sizes, place
 
+REFERENCE = json.loads((Path(__file__).parent / "reference" / "buckets.json").read_text(encoding="utf-8"))
 HALF = [(256, 832), (256, 896), (256, 960), (256, 1024), (320, 704), (320, 768), (384, 640), (448, 576)]
 
 
@@ -106,6 +109,73 @@ def test_impossible_settings_are_named(data, where):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(ValueError, match="0×5"):
         place(0, 5, DataConfig())
+
+
+def test_every_resolution_is_checked_and_named():
+    sources = (SourceConfig("a"), SourceConfig("b", resolution=100))
+    data = DataConfig(sources=sources, more_resolutions=(768, 1500), bucket_maximum=1024)
+    assert [problem.where for problem in bucket_problems(data)] == ["data.bucket_maximum"]
+    assert "1024 is smaller than the resolution 1500" in str(bucket_problems(data)[0])
+    assert "128 is larger than the resolution 100" in str(bucket_problems(replace(data, bucket_step=128))[0])
+    squares = bucket_problems(replace(data, bucket=False))
+    assert [problem.where for problem in squares] == ["data.more_resolutions[1]", "data.sources[1].resolution"]
+
+
+def test_a_placement_may_have_a_resolution_of_its_own():
+    data = DataConfig(more_resolutions=(768,))
+    assert place(1000, 667, data, 768) == place(1000, 667, DataConfig(resolution=768))
+    assert place(1000, 667, data, 768) != place(1000, 667, data)
+    small = replace(data, no_upscale=True)
+    assert place(1000, 667, small, 768) == place(1000, 667, DataConfig(resolution=768, no_upscale=True))
+    assert place(10, 20, replace(data, bucket=False), 768).bucket == Bucket(768, 768)
+
+
+def reference(case):
+    return DataConfig(
+        resolution=case["resolution"],
+        bucket_minimum=case["minimum"],
+        bucket_maximum=case["maximum"],
+        bucket_step=case["step"],
+    )
+
+
+@pytest.mark.parametrize("case", REFERENCE["cases"], ids=lambda case: str(case["resolution"]))
+def test_sizes_are_those_of_sd_scripts(case):
+    sizes = bucket_sizes(reference(case))
+    assert [[size.width, size.height] for size in sizes] == case["buckets"]
+
+
+@pytest.mark.parametrize("case", REFERENCE["cases"], ids=lambda case: str(case["resolution"]))
+def test_choices_are_those_of_sd_scripts(case):
+    data = reference(case)
+    assert len(case["upscale"]) > 200
+    for width, height, *expected in case["upscale"]:
+        placement = place(width, height, data)
+        chosen = [placement.bucket.width, placement.bucket.height, *placement.scaled]
+        if chosen != expected:
+            # Two buckets are equally near: here the larger one counts, there the one that comes first.
+            ratio, (across, down) = width / height, expected[:2]
+            assert abs(ratio - chosen[0] / chosen[1]) == abs(ratio - across / down)
+            assert chosen[0] * chosen[1] > across * down
+
+
+@pytest.mark.parametrize("case", REFERENCE["cases"], ids=lambda case: str(case["resolution"]))
+def test_choices_without_enlarging_are_those_of_sd_scripts(case):
+    data = replace(reference(case), no_upscale=True)
+    same = 0
+    for width, height, *expected in case["no_upscale"]:
+        placement = place(width, height, data)
+        chosen = [placement.bucket.width, placement.bucket.height, *placement.scaled]
+        same += chosen == expected
+        if 0 in expected:
+            # A side is shorter than one step: there the bucket has no area or an assertion fails, here it is enlarged.
+            assert min(width, height) < case["step"] or max(expected) == 0
+            assert min(chosen) >= case["step"]
+        elif chosen != expected:
+            # There the longest side of a bucket has no meaning without enlarging; here it cuts the bucket.
+            assert max(expected[:2]) > case["maximum"]
+            assert chosen == [min(case["maximum"], side) for side in expected[:2]] + expected[2:]
+    assert same > 160
 
 
 @st.composite

@@ -100,7 +100,7 @@ def test_a_very_long_picture_needs_little_memory(tmp_path):
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_exif_rotation(tmp_path, turn):
+def test_exif_is_honoured(tmp_path, turn):
     exif = Image.Exif()
     exif[formats.ORIENTATION] = turn
     smooth(40, 24, seed=turn).save(tmp_path / "a.jpg", quality=95, exif=exif)
@@ -135,7 +135,7 @@ def test_damaged_exif_leaves_the_picture_as_stored(tmp_path, monkeypatch):
     assert open_upright(tmp_path / "a.jpg").size == (40, 24)
 
 
-def test_hidden_colours_of_transparent_pixels_do_not_show(tmp_path):
+def test_alpha_on_white_whatever_colour_it_hides(tmp_path):
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[:4] = (255, 0, 0, 0)  # red, but fully transparent
     pixels[4:6] = (0, 0, 255, 255)

@@ -1,8 +1,11 @@
 """Sizes that pictures are trained at, and where each picture lands.
 
 The sizes and their choice follow sd-scripts (library/model_util.py `make_bucket_resolutions`, library/train_util.py
-`BucketManager.select_bucket`, at 48d368f). Deliberate differences: the crop recorded is the one that is made; a
-minimum above the resolution is lowered instead of refused; `no_upscale` respects the longest side.
+`BucketManager.select_bucket`, at 48d368f). Deliberate differences: the crop recorded is the one that is made
+(`test_the_crop_on_the_right_axis`); a minimum above the resolution is lowered instead of refused
+(`test_a_small_resolution_lowers_the_shortest_side`); of two equally near buckets the larger one counts
+(`test_choices_are_those_of_sd_scripts`); `no_upscale` respects the longest side, and still enlarges a picture narrower
+than one step (`test_choices_without_enlarging_are_those_of_sd_scripts`).
 """
 
 from __future__ import annotations
@@ -39,49 +42,66 @@ class Placement:
     original: tuple[int, int]
 
 
+def resolutions(data: DataConfig) -> tuple[tuple[str, int], ...]:
+    """Return every resolution in the settings with the setting it stands in."""
+    more = [(f"data.more_resolutions[{index}]", size) for index, size in enumerate(data.more_resolutions)]
+    own = [
+        (f"data.sources[{index}].resolution", source.resolution)
+        for index, source in enumerate(data.sources)
+        if source.resolution is not None
+    ]
+    return (("data.resolution", data.resolution), *more, *own)
+
+
 def bucket_problems(data: DataConfig) -> tuple[Problem, ...]:
     """Return an error for every size setting that no bucket can be built from."""
-    size = data.resolution
     if not data.bucket:
-        if size % LATENT_CELL == 0:
-            return ()
-        fix = f"Use {size - size % LATENT_CELL} or {size - size % LATENT_CELL + LATENT_CELL}, or switch buckets on."
-        return (Problem("error", "data.resolution", f"{size} is not a multiple of {LATENT_CELL}.", fix),)
+        return tuple(_not_square(where, size) for where, size in resolutions(data) if size % LATENT_CELL)
+    smallest, largest = (pick(size for _, size in resolutions(data)) for pick in (min, max))
     problems = []
     if data.bucket_step % LATENT_CELL:
         text = f"{data.bucket_step} is not a multiple of {LATENT_CELL}."
         problems.append(Problem("error", "data.bucket_step", text, "Use 64, or 32 for SDXL."))
-    if data.bucket_step > size:
-        text = f"{data.bucket_step} is larger than the resolution {size}."
+    if data.bucket_step > smallest:
+        text = f"{data.bucket_step} is larger than the resolution {smallest}."
         problems.append(Problem("error", "data.bucket_step", text, "Use 64 or less."))
-    if data.bucket_maximum < size:
-        text = f"{data.bucket_maximum} is smaller than the resolution {size}."
-        problems.append(Problem("error", "data.bucket_maximum", text, f"Use {2 * size}, or {size} at least."))
+    if data.bucket_maximum < largest:
+        text = f"{data.bucket_maximum} is smaller than the resolution {largest}."
+        fix = f"Use {2 * largest}, or {largest} at least."
+        problems.append(Problem("error", "data.bucket_maximum", text, fix))
     return tuple(problems)
 
 
-def bucket_sizes(data: DataConfig) -> tuple[Bucket, ...]:
-    """Return the buckets, sorted; none has a larger area than resolution².
+def _not_square(where: str, size: int) -> Problem:
+    below = size - size % LATENT_CELL
+    fix = f"Use {below} or {below + LATENT_CELL}, or switch buckets on."
+    return Problem("error", where, f"{size} is not a multiple of {LATENT_CELL}.", fix)
+
+
+def bucket_sizes(data: DataConfig, resolution: int | None = None) -> tuple[Bucket, ...]:
+    """Return the buckets of a resolution, `data.resolution` if none is given, sorted; none has a larger area than its
+    square.
 
     The shortest side is min(bucket_minimum, resolution), the longest bucket_maximum, both rounded down to steps. A
     longest side near the resolution cuts the area of long buckets; twice the resolution leaves them whole.
     With `bucket` off there is one: the square of the resolution. With `no_upscale` pictures make their own buckets
     (see `place`); these are then the sizes they would have without it. Raises ConfigError for impossible settings.
     """
-    return _sizes(data)
-
-
-@functools.lru_cache(maxsize=8)
-def _sizes(data: DataConfig) -> tuple[Bucket, ...]:
     problems = bucket_problems(data)
     if problems:
         raise ConfigError("\n".join(str(problem) for problem in problems))
+    size = resolution or data.resolution
     if not data.bucket:
-        return (Bucket(data.resolution, data.resolution),)
-    step, area = data.bucket_step, data.resolution**2
-    shortest = _whole_steps(min(data.bucket_minimum, data.resolution), step)
-    longest = _whole_steps(data.bucket_maximum, step)
-    square = _whole_steps(data.resolution, step)
+        return (Bucket(size, size),)
+    return _sizes(size, data.bucket_step, data.bucket_minimum, data.bucket_maximum)
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(resolution: int, step: int, minimum: int, maximum: int) -> tuple[Bucket, ...]:
+    area = resolution**2
+    shortest = _whole_steps(min(minimum, resolution), step)
+    longest = _whole_steps(maximum, step)
+    square = _whole_steps(resolution, step)
     sizes = {(square, square)}
     for width in range(shortest, longest + 1, step):
         height = min(longest, area // width // step * step)
@@ -95,9 +115,10 @@ def _whole_steps(length: int, step: int) -> int:
     return max(step, length // step * step)
 
 
-def place(width: int, height: int, data: DataConfig) -> Placement:
+def place(width: int, height: int, data: DataConfig, resolution: int | None = None) -> Placement:
     """Return the bucket of an upright picture of `width` × `height` pixels, its scaling and its centred crop.
 
+    resolution: of this placement, `data.resolution` if none is given; below it is meant wherever one is named.
     The bucket of exactly that size, else the one with the nearest width / height (the larger one if two are as near).
     `bucket` off: the square of the resolution; `no_upscale` has no meaning then.
     `no_upscale`: a picture with more pixels than resolution² is shrunk to it, give or take a rounded pixel row; then
@@ -106,9 +127,10 @@ def place(width: int, height: int, data: DataConfig) -> Placement:
     """
     if width < 1 or height < 1:
         raise ValueError(f"a picture cannot measure {width}×{height}")
-    sizes = bucket_sizes(data)
+    size = resolution or data.resolution
+    sizes = bucket_sizes(data, size)
     if data.bucket and data.no_upscale:
-        return _place_unenlarged(width, height, data)
+        return _place_unenlarged(width, height, data, size)
     return _covering(width, height, _nearest(width, height, sizes))
 
 
@@ -128,13 +150,13 @@ def _covering(width: int, height: int, bucket: Bucket) -> Placement:
     return _centred((width, height), scaled, bucket)
 
 
-def _place_unenlarged(width: int, height: int, data: DataConfig) -> Placement:
+def _place_unenlarged(width: int, height: int, data: DataConfig, resolution: int) -> Placement:
     step, longest = data.bucket_step, _whole_steps(data.bucket_maximum, data.bucket_step)
     ratio, scaled = width / height, (width, height)
-    if width * height > data.resolution**2:
-        ideal = math.sqrt(data.resolution**2 * ratio)
+    if width * height > resolution**2:
+        ideal = math.sqrt(resolution**2 * ratio)
         across = _whole_steps(round(ideal), step)
-        down = _whole_steps(round(data.resolution**2 / ideal), step)
+        down = _whole_steps(round(resolution**2 / ideal), step)
         by_width = (across, _rounded_ratio(across * height, width))
         by_height = (_rounded_ratio(down * width, height), down)
         scaled = min(by_height, by_width, key=lambda size: abs(ratio - _step_ratio(size, step)))

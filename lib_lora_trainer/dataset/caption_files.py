@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.dataset.entries import is_file
+from lib_lora_trainer.dataset.faces import without_face
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -26,21 +27,23 @@ UNICODE_ENCODINGS = frozenset({"utf-8", "utf-8-sig", "utf-16", "utf-32"})
 def find_caption(image: Path, extensions: Sequence[str]) -> Path | None:
     """Return the caption file beside a picture: its name with the first of `extensions` that exists, else None.
 
-    extensions: with leading dot, tried in order, each in its own, in lower and in upper case.
+    extensions: with leading dot, tried in order, each in its own, in lower and in upper case. A picture whose name ends
+    in a face's place (`faces`) may have the caption of the name without it, as in sd-scripts.
     """
-    for extension in extensions:
-        for spelling in dict.fromkeys((extension, extension.lower(), extension.upper())):
-            candidate = image.with_suffix(spelling)
-            if is_file(candidate):
-                return candidate
+    for stem in dict.fromkeys((image.stem, without_face(image.stem))):
+        for extension in extensions:
+            for spelling in dict.fromkeys((extension, extension.lower(), extension.upper())):
+                candidate = image.with_name(f"{stem}{spelling}")
+                if is_file(candidate):
+                    return candidate
     return None
 
 
-def read_caption(path: Path) -> tuple[str, str]:
+def read_caption(path: Path, separator: str = " ") -> tuple[str, str]:
     """Return a caption file's text and the encoding it was read in.
 
-    The whole file counts; its lines, stripped, are joined by a space (sd-scripts uses the first line only). Otherwise
-    the text is as written. A byte order mark decides; then UTF-8, the system's own encoding, and last Japanese
+    The whole file counts; its lines, stripped, are joined by `separator` (sd-scripts uses the first line only).
+    Otherwise the text is as written. A byte order mark decides; then UTF-8, the system's own encoding, and last Japanese
     (cp932) or Western European (cp1252), whichever makes sense of the bytes: anything but `UNICODE_ENCODINGS` is a
     guess and worth a warning.
     Raises DataError naming the file when it is unreadable or no text.
@@ -52,7 +55,7 @@ def read_caption(path: Path) -> tuple[str, str]:
     for encoding in _candidates(data):
         text = _decoded(data, encoding)
         if text is not None:
-            return " ".join(line.strip() for line in text.splitlines() if line.strip()), encoding
+            return separator.join(line.strip() for line in text.splitlines() if line.strip()), encoding
     raise DataError(f"{path}: is no text in any known encoding. Save it as UTF-8, or remove it.")
 
 

@@ -21,6 +21,14 @@ def absolute(path: str) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 Path.resolve would replace the names of links
 
 
+def real(path: Path) -> str:
+    """Return where a path leads, links followed; the path itself where it cannot be known."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return str(path)
+
+
 def printable(path: Path) -> str:
     """Return a path as text that every output can take, also when the file system's name is not valid Unicode."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import Problem, Severity
-from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.dataset.buckets import resolutions
 from lib_lora_trainer.dataset.entries import printable
+from lib_lora_trainer.dataset.faces import crops_faces, face_in
 from lib_lora_trainer.dataset.formats import FORMATS, Facts
 from lib_lora_trainer.dataset.items import Item
 
@@ -47,6 +49,14 @@ def about_pictures(facts: Sequence[tuple[Path, Facts]], where: str) -> list[Prob
     ]
 
 
+def about_opacity(facts: Sequence[tuple[Path, Facts]], source: SourceConfig, where: str) -> list[Problem]:
+    """Return a warning when masks are to come from transparency and no picture of a source has any."""
+    if not source.alpha_masks or not facts or any(fact.transparent for _, fact in facts):
+        return []
+    text = "no picture has transparent areas, so all of each is learned."
+    return [Problem("warning", where, text, "Switch it off, or use pictures whose background is transparent.")]
+
+
 def about_captions(
     lacking: tuple[Sequence[Path], Sequence[Path]], fallback: str, total: int, where: str
 ) -> list[Problem]:
@@ -72,16 +82,34 @@ def about_orphans(orphans: Sequence[Path], where: str) -> list[Problem]:
 
 
 def about_sizes(items: Sequence[Item], data: DataConfig) -> list[Problem]:
-    """Return a warning when pictures have fewer pixels than the training resolution asks for."""
-    size = data.resolution
+    """Return a warning for each resolution for which pictures have too few pixels."""
+    problems = []
+    usual = [item for item in items if data.sources[item.source].resolution is None]
+    for where, size in resolutions(data):
+        trained: Sequence[Item] = usual
+        if where.startswith("data.sources["):
+            trained = [item for item in items if where == f"data.sources[{item.source}].resolution"]
+        small = _too_small(trained, size, data)
+        if small:
+            lack = f"have fewer pixels than {size}×{size}" if data.bucket else f"have a side shorter than {size}"
+            result = "will be trained at a smaller size" if data.bucket and data.no_upscale else "will be enlarged"
+            text = f"{counted(small, len(trained))} {lack} and {result}: {named(small)}."
+            problems.append(Problem("warning", where, text, "Lower the resolution, or use larger pictures."))
+    return problems
+
+
+def _too_small(items: Sequence[Item], size: int, data: DataConfig) -> list[Path]:
     if data.bucket:
-        small = [item.path for item in items if item.width * item.height < size * size]
-        lack = f"have fewer pixels than {size}×{size}"
-    else:
-        small = [item.path for item in items if min(item.width, item.height) < size]
-        lack = f"have a side shorter than {size}"
-    if not small:
+        return [item.path for item in items if item.width * item.height < size * size]
+    return [item.path for item in items if min(item.width, item.height) < size]
+
+
+def about_faces(items: Sequence[Item], data: DataConfig) -> list[Problem]:
+    """Return a note about the pictures that cannot be cropped around a face, where that is wanted."""
+    if not crops_faces(data):
         return []
-    result = "will be trained at a smaller size" if data.bucket and data.no_upscale else "will be enlarged"
-    text = f"{counted(small, len(items))} {lack} and {result}: {named(small)}."
-    return [Problem("warning", "data.resolution", text, "Lower the resolution, or use larger pictures.")]
+    without = [item.path for item in items if face_in(item.path, item.width, item.height) is None]
+    if not without:
+        return []
+    text = f"{counted(without, len(items))} have no face in their names and are cropped as usual: {named(without)}."
+    return [Problem("note", "data.face_crop_minimum", text)]

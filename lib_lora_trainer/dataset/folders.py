@@ -1,27 +1,25 @@
-"""What lies in a source's folders: pictures, caption files and the repeats that the folders' names give."""
+"""What lies in a source's folders: pictures, caption files and the repeats that names and `multiply.txt` give."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib_lora_trainer.base.errors import Problem
+from lib_lora_trainer.base.errors import DataError, Problem
 from lib_lora_trainer.config.data import SourceConfig
-from lib_lora_trainer.dataset.entries import absolute, is_file, is_folder, printable
+from lib_lora_trainer.dataset.entries import absolute, is_file, is_folder, printable, real
 from lib_lora_trainer.dataset.formats import FORMATS, OTHER_PICTURES, readable_extensions
-
-MAXIMUM_REPEATS = 10_000  # as in SourceConfig.repeats
-LIKELY_A_YEAR = 1000
-_PREFIX = re.compile(r"([0-9]+)_")
+from lib_lora_trainer.dataset.items import whole
+from lib_lora_trainer.dataset.repeats import MULTIPLY_FILE, factor_in_file, from_name
 
 
 @dataclass(frozen=True)
 class Folder:
     """One folder with picture files directly in it.
 
+    repeats: of its pictures, the factor in its `multiply.txt` included; at most three decimals.
     identity: its real path, equal for every way that leads to it; name: as shown, from the source's own name on.
     texts: the caption files directly in it.
     """
@@ -29,7 +27,7 @@ class Folder:
     path: Path
     identity: str
     name: str
-    repeats: int
+    repeats: float
     pictures: tuple[Path, ...]
     texts: tuple[Path, ...]
 
@@ -59,12 +57,14 @@ class _Notes:
         self.problems.append(problem)
 
 
-def list_source(source: SourceConfig, where: str, texts: Sequence[str]) -> Listing:
-    """Return the folders of one source that hold pictures; opens no file and never raises for what it finds.
+def list_source(source: SourceConfig, where: str, texts: Sequence[str], masks: Collection[Path] = ()) -> Listing:
+    """Return the folders of one source that hold pictures; opens no picture and never raises for what it finds.
 
-    where: the source's setting, for problems; texts: extensions of caption files, with dot.
+    where: the source's setting, for problems; texts: extensions of caption files, with dot; masks: folders that hold
+    masks and no pictures to train on.
     Repeats: the source's own if set, else the number in front of the nearest folder's name from the source inwards,
-    else 1. Hidden folders and macOS litter are passed over; a folder reached twice by links counts once.
+    else 1; times the factor in the folder's own `multiply.txt`, which folders inside it do not inherit.
+    Hidden folders and macOS litter are passed over; a folder reached twice by links counts once.
     """
     notes = _Notes(where)
     if not source.path.strip():
@@ -74,7 +74,8 @@ def list_source(source: SourceConfig, where: str, texts: Sequence[str]) -> Listi
     if not is_folder(root):
         notes.add(_no_folder(source.path, root, where))
         return Listing(problems=tuple(notes.problems))
-    folders = tuple(_walk(root, source, [text.lower() for text in texts], notes))
+    passed_over = {real(folder) for folder in masks}
+    folders = tuple(_walk(root, source, [text.lower() for text in texts], passed_over, notes))
     if not any(folder.pictures for folder in folders) and not notes.explained and not notes.foreign:
         notes.add(_no_pictures(source, root, notes))
     if notes.litter:
@@ -110,18 +111,22 @@ def _no_pictures(source: SourceConfig, root: Path, notes: _Notes) -> Problem:
     return Problem("error", notes.where, f"{printable(root)} contains no pictures.", fix)
 
 
-def _walk(root: Path, source: SourceConfig, texts: Sequence[str], notes: _Notes) -> Iterator[Folder]:
+def _walk(
+    root: Path, source: SourceConfig, texts: Sequence[str], passed_over: Collection[str], notes: _Notes
+) -> Iterator[Folder]:
     seen: set[str] = set()
     waiting: list[tuple[Path, int]] = [(root, 1)]
     while waiting:
         folder, inherited = waiting.pop()
         identity = os.path.realpath(folder)
+        if identity in passed_over:
+            continue
         if identity in seen:
             text = "leads to a folder that is counted already and is not followed."
             notes.add(Problem("note", printable(folder), text))
             continue
         seen.add(identity)
-        repeats = source.repeats or _repeats(folder, inherited, notes)
+        repeats = source.repeats or _named(folder, inherited, notes)
         try:
             with os.scandir(folder) as found:
                 # Links last, so that a folder counts where it really is.
@@ -134,30 +139,44 @@ def _walk(root: Path, source: SourceConfig, texts: Sequence[str], notes: _Notes)
         subfolders, pictures, captions = _sorted_out(folder, entries, texts, notes)
         if source.recursive:
             waiting += [(subfolder, repeats) for subfolder in reversed(subfolders)]
-        if repeats == 0:
+        factor = _factor(folder, pictures, entries, notes)
+        if repeats * factor == 0:
             if pictures:
                 notes.explained = True
-                text = f"its pictures ({len(pictures)}) are not used: the folder's name says 0 repeats."
-                notes.add(Problem("warning", printable(folder), text, "Rename the folder to use them."))
+                said, fix = ("the folder's name says 0 repeats", "Rename the folder to use them.")
+                if factor == 0:
+                    said, fix = (f"its {MULTIPLY_FILE} says 0", f"Change or remove {MULTIPLY_FILE} to use them.")
+                text = f"its pictures ({len(pictures)}) are not used: {said}."
+                notes.add(Problem("warning", printable(folder), text, fix))
             continue
         shown = "/".join([root.name or str(root), *folder.relative_to(root).parts])
         if pictures or captions:
-            yield Folder(folder, identity, shown, repeats, pictures, captions)
+            yield Folder(folder, identity, shown, whole(repeats * factor), pictures, captions)
 
 
-def _repeats(folder: Path, inherited: int, notes: _Notes) -> int:
-    match = _PREFIX.match(folder.name)
-    if not match:
-        return inherited
-    number = int(match.group(1))
-    if number > MAXIMUM_REPEATS:
-        text = f"{number} is too large for repeats; it is taken as part of the name, and repeats are {inherited}."
-        notes.add(Problem("warning", printable(folder), text, f"Rename it to begin with 1_ to {MAXIMUM_REPEATS}_."))
-        return inherited
-    if number >= LIKELY_A_YEAR:
-        text = f"the number in front of the name makes {number} repeats of every picture."
-        notes.add(Problem("warning", printable(folder), text, "Rename the folder if it is a year."))
-    return number
+def _named(folder: Path, inherited: int, notes: _Notes) -> int:
+    repeats, problems = from_name(folder, inherited)
+    notes.problems += problems
+    return repeats
+
+
+def _factor(folder: Path, pictures: Sequence[Path], entries: Iterable[os.DirEntry[str]], notes: _Notes) -> float:
+    """Return the factor in a folder's `multiply.txt`, 1 without one or when it is unusable, which is then an error."""
+    for entry in entries:
+        if _multiplies(entry.name, pictures) and is_file(folder / entry.name):
+            try:
+                return factor_in_file(folder / entry.name)
+            except DataError as error:
+                where = printable(folder / entry.name)
+                text, _, fix = str(error).removeprefix(f"{where}: ").partition(". ")
+                notes.add(Problem("error", where, f"{text}.", fix))
+    return 1
+
+
+def _multiplies(name: str, pictures: Sequence[Path]) -> bool:
+    """Tell whether a file is EveryDream's `multiply.txt`, and not the caption of a picture called multiply."""
+    stem = MULTIPLY_FILE.partition(".")[0]
+    return name.lower() == MULTIPLY_FILE and not any(path.stem.lower() == stem for path in pictures)
 
 
 def _sorted_out(
@@ -183,6 +202,7 @@ def _sorted_out(
                 notes.explained = True
         elif extension in texts and is_file(path):
             captions.append(path)
+    captions = [path for path in captions if not _multiplies(path.name, pictures)]
     return subfolders, tuple(pictures), tuple(captions)
 
 

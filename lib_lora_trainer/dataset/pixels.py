@@ -1,7 +1,8 @@
-"""From a picture file to the pixels that are trained on: upright, RGB, of the bucket's size."""
+"""From a picture file to the pixels that are trained on: upright, RGB, of the bucket's size; and its transparency."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.dataset.buckets import Placement
 from lib_lora_trainer.dataset.formats import DECODER_ERRORS, TURNS, explain, has_transparency, opened, orientation
+
+PIPELINE = 1  # raised whenever the same file, placed the same way, gives other pixels: kept latents are then made anew
 
 
 def load_pixels(path: Path, placement: Placement) -> NDArray[np.uint8]:
@@ -29,6 +32,11 @@ def load_pixels(path: Path, placement: Placement) -> NDArray[np.uint8]:
             f"{path}: is {image.width}×{image.height} pixels now, but was {placement.original[0]}×"
             f"{placement.original[1]} when the folder was scanned. Scan the folder again."
         )
+    return np.array(cut_out(image, placement, Image.Resampling.LANCZOS), dtype=np.uint8)
+
+
+def cut_out(image: Image.Image, placement: Placement, filter_: Image.Resampling) -> Image.Image:
+    """Return a picture, or a mask of another size but the same shape, scaled and cropped as placed."""
     bucket, (left, top) = placement.bucket, placement.crop
     horizontal = image.width / placement.scaled[0]
     vertical = image.height / placement.scaled[1]
@@ -38,7 +46,7 @@ def load_pixels(path: Path, placement: Placement) -> NDArray[np.uint8]:
         min((left + bucket.width) * horizontal, image.width),
         min((top + bucket.height) * vertical, image.height),
     )
-    return np.array(image.resize((bucket.width, bucket.height), Image.Resampling.LANCZOS, box=box), dtype=np.uint8)
+    return image.resize((bucket.width, bucket.height), filter_, box=box)
 
 
 def open_upright(path: Path) -> Image.Image:
@@ -62,23 +70,61 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     image.load()
     turn = TURNS.get(orientation(image) or 1)
-    rgb = _rgb(image)
+    rgb = _over(image, 255)
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def open_grey(path: Path) -> Image.Image:
+    """Return a mask as 8-bit grey, turned as its EXIF says; transparent areas are black. Raises DataError.
+
+    Of several colours the brightness counts (ITU-R 601-2).
+    """
+
+    def read(image: Image.Image) -> Image.Image:
+        return _over(image, 0).convert("L")
+
+    return _upright(path, read)
+
+
+def open_opacity(path: Path) -> Image.Image:
+    """Return how opaque a picture is as 8-bit grey, turned as its EXIF says: white where it is. Raises DataError."""
+    return _upright(path, _opacity)
+
+
+def _upright(path: Path, read: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    try:
+        with opened(path) as image:
+            image.load()
+            turn = TURNS.get(orientation(image) or 1)
+            grey = read(image)
+    except DECODER_ERRORS as error:
+        raise DataError(str(explain(path, error))) from error
+    return grey if turn is None else grey.transpose(turn)
+
+
+def _opacity(image: Image.Image) -> Image.Image:
+    if not has_transparency(image):
+        return Image.new("L", image.size, 255)
+    if image.mode.startswith("I"):  # PNG's tRNS: one grey value is transparent
+        opaque = np.asarray(image) != image.info["transparency"]
+        return Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))
+    return image.convert("RGBA").getchannel("A")
+
+
+def _over(image: Image.Image, shade: int) -> Image.Image:
+    """Return a decoded picture as RGB over an even grey."""
     if image.mode.startswith("I"):
-        return _from_16_bits(image)
+        return _from_16_bits(image, shade)
     if not has_transparency(image):
         return image.convert("RGB")
     upper = image.convert("RGBA")
-    white = Image.new("RGBA", upper.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, upper).convert("RGB")
+    ground = Image.new("RGBA", upper.size, (shade, shade, shade, 255))
+    return Image.alpha_composite(ground, upper).convert("RGB")
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image, shade: int) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     grey = (np.clip(values, 0, 65535) * 255 + 32767) // 65535
     if "transparency" in image.info:  # PNG's tRNS: one grey value is transparent
-        grey = np.where(values == image.info["transparency"], 255, grey)
+        grey = np.where(values == image.info["transparency"], shade, grey)
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

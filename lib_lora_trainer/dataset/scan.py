@@ -8,23 +8,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
-from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
 from lib_lora_trainer.dataset import findings
 from lib_lora_trainer.dataset.caption_files import UNICODE_ENCODINGS, find_caption, read_caption
+from lib_lora_trainer.dataset.entries import absolute, real
+from lib_lora_trainer.dataset.faces import face_problems, without_face
 from lib_lora_trainer.dataset.folders import Folder, Listing, list_source
 from lib_lora_trainer.dataset.formats import DECODER_ERRORS, Facts, explain, inspect
 from lib_lora_trainer.dataset.items import Concept, Item, Scan
+from lib_lora_trainer.dataset.levels import about_level
+from lib_lora_trainer.dataset.masks import find_masks, masks_folder
+from lib_lora_trainer.dataset.repeats import words_in_name
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Captions:
-    """How the captions of one source are found; where: its setting, for problems."""
+class _Source:
+    """One source while it is read. index: in the settings; extensions: of caption files; triggers: joined.
 
+    lines: what joins the lines of a caption file.
+    """
+
+    config: SourceConfig
+    index: int
     extensions: tuple[str, ...]
-    fallback: str
-    where: str
+    triggers: str
+    lines: str
+
+    @property
+    def where(self) -> str:
+        """The setting of its folder, for problems."""
+        return _where(self.index)
+
+    def fallback(self, folder: Folder) -> str:
+        """Return the caption of a folder's pictures that have none."""
+        own = self.config.fallback_caption.strip()
+        if own or not self.config.regularization:
+            return own or self.triggers
+        return words_in_name(folder.path.name).strip()
 
 
 @dataclass
@@ -41,7 +63,8 @@ def scan(data: DataConfig, triggers: tuple[str, ...], progress: Progress | None 
     """Return every usable picture of the sources with its caption, and every problem found. Never raises for those.
 
     Each picture is decoded to its end, so that broken files show here and not in the middle of the training.
-    triggers: joined, the caption of a picture without one, unless its source has a fallback of its own.
+    triggers: joined, the caption of a picture without one, unless its source has a fallback of its own; a
+    regularization image has the name of its folder instead, behind the number, since it must not call the triggers.
     progress: called with (pictures read, pictures in all) after each picture.
     A folder reached through several sources counts once, for the first of them, with a warning.
     """
@@ -49,27 +72,41 @@ def scan(data: DataConfig, triggers: tuple[str, ...], progress: Progress | None 
     extensions = _caption_extensions(data.caption.extensions, found)
     if not data.sources:
         found.problems.append(Problem("error", "data.sources", "is empty.", "Choose the folder with your pictures."))
-    listings = [list_source(source, _where(i), extensions) for i, source in enumerate(data.sources)]
+    roots = {real(absolute(source.path)) for source in data.sources if source.path.strip()}
+    folders_of_masks = filter(None, map(masks_folder, data.sources))
+    masks = [folder for folder in folders_of_masks if real(folder) not in roots]
+    listings = [list_source(source, _where(i), extensions, masks) for i, source in enumerate(data.sources)]
     for listing in listings:
         found.problems += listing.problems
         found.skipped += listing.skipped
     chosen = _each_once(listings, found)
+    for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
+        found.problems += about_level(source, folders, roots, _where(index))
     results = _inspect_all([path for folders in chosen for folder in folders for path in folder.pictures], progress)
     for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
-        fallback = source.fallback_caption.strip() or ", ".join(triggers)
-        captions = _Captions(extensions, fallback, _where(index))
-        _add_source(folders, results, captions, found)
-    found.problems += findings.about_sizes(found.items, data)
-    if not found.items and not any(problem.severity == "error" for problem in found.problems):
-        skipped = len(set(found.skipped))
-        text = f"every picture found is left out, {skipped} in all." if skipped else "no picture is in use."
-        found.problems.append(Problem("error", "data.sources", text, "See the warnings; choose another folder."))
+        lines = "\n" if data.caption.wildcards else " "
+        _add_source(_Source(source, index, extensions, ", ".join(triggers), lines), folders, results, found)
+    found.problems += [*findings.about_sizes(found.items, data), *findings.about_faces(found.items, data)]
+    found.problems += face_problems(data)
+    found.problems += _about_nothing(found)
     return Scan(
         items=tuple(sorted(found.items, key=lambda item: item.path.as_posix())),
         concepts=tuple(sorted(found.concepts, key=lambda concept: concept.folder.as_posix())),
         problems=tuple(found.problems),
         skipped=tuple(sorted(set(found.skipped), key=lambda path: path.as_posix())),
     )
+
+
+def _about_nothing(found: _Found) -> list[Problem]:
+    """Return an error when there is nothing to train on and no other error says why."""
+    if found.items and all(item.regularization for item in found.items):
+        text = "all pictures are regularization images, so there is nothing to learn."
+        return [Problem("error", "data.sources", text, "Add the folder with your pictures, or unmark one.")]
+    if found.items or any(problem.severity == "error" for problem in found.problems):
+        return []
+    skipped = len(set(found.skipped))
+    text = f"every picture found is left out, {skipped} in all." if skipped else "no picture is in use."
+    return [Problem("error", "data.sources", text, "See the warnings; choose another folder.")]
 
 
 def _where(index: int) -> str:
@@ -126,44 +163,76 @@ def _inspected(path: Path) -> Facts | Problem:
 
 
 def _add_source(
-    folders: Sequence[Folder], results: Mapping[Path, Facts | Problem], captions: _Captions, found: _Found
+    source: _Source, folders: Sequence[Folder], results: Mapping[Path, Facts | Problem], found: _Found
 ) -> None:
     """Add the items, concepts and problems of one source to what was found."""
     usable: list[tuple[Path, Facts]] = []
-    missing: list[Path] = []
-    empty: list[Path] = []
     for folder in folders:
-        name = _unused_name(folder.name, found.concepts)
-        before = len(found.items)
         for path in folder.pictures:
             result = results[path]
             if isinstance(result, Problem):
                 found.problems.append(result)
                 found.skipped.append(path)
-                continue
-            usable.append((path, result))
-            caption_file, text = _caption(path, captions, found)
-            if caption_file is None:
-                missing.append(path)
-            elif text == "":
-                empty.append(path)
-            caption = text or captions.fallback
-            item = Item(path, name, folder.repeats, result.width, result.height, caption, caption_file)
-            found.items.append(item)
-        if len(found.items) > before:
-            found.concepts.append(Concept(name, folder.path, folder.repeats, len(found.items) - before))
-    found.problems += findings.about_pictures(usable, captions.where)
-    found.problems += findings.about_captions((missing, empty), captions.fallback, len(usable), captions.where)
-    found.problems += findings.about_orphans(_orphans(folders), captions.where)
+            else:
+                usable.append((path, result))
+    sizes = [(path, facts.width, facts.height) for path, facts in usable]
+    masks, problems = find_masks(source.config, sizes, f"data.sources[{source.index}].masks")
+    found.problems += problems
+    lacking: dict[str, tuple[list[Path], list[Path]]] = {}
+    for folder in folders:
+        _add_folder(source, folder, results, masks, found, lacking)
+    found.problems += findings.about_pictures(usable, source.where)
+    found.problems += findings.about_opacity(usable, source.config, f"data.sources[{source.index}].alpha_masks")
+    for fallback, paths in lacking.items():
+        found.problems += findings.about_captions(paths, fallback, len(usable), source.where)
+    found.problems += findings.about_orphans(_orphans(folders), source.where)
 
 
-def _caption(path: Path, captions: _Captions, found: _Found) -> tuple[Path | None, str | None]:
+def _add_folder(
+    source: _Source,
+    folder: Folder,
+    results: Mapping[Path, Facts | Problem],
+    masks: Mapping[Path, Path],
+    found: _Found,
+    lacking: dict[str, tuple[list[Path], list[Path]]],
+) -> None:
+    """Add one folder's items and its concept; lacking: pictures without caption file and text, by their fallback."""
+    name = _unused_name(folder.name, found.concepts)
+    fallback, regularization = source.fallback(folder), source.config.regularization
+    before = len(found.items)
+    for path in folder.pictures:
+        facts = results[path]
+        if isinstance(facts, Problem):
+            continue
+        file, text = _caption(path, source, found)
+        if not text and (file is None or text is not None):
+            lacking.setdefault(fallback, ([], []))[0 if file is None else 1].append(path)
+        found.items.append(
+            Item(
+                path=path,
+                concept=name,
+                repeats=folder.repeats,
+                width=facts.width,
+                height=facts.height,
+                caption=text or fallback,
+                caption_file=file,
+                source=source.index,
+                regularization=regularization,
+                mask=masks.get(path),
+            )
+        )
+    if len(found.items) > before:
+        images = len(found.items) - before
+        found.concepts.append(Concept(name, folder.path, folder.repeats, images, source.index, regularization))
+
+
+def _caption(path: Path, source: _Source, found: _Found) -> tuple[Path | None, str | None]:
     """Return a picture's caption file and text; the text is None when the file cannot be read."""
-    file = find_caption(path, captions.extensions)
+    file = find_caption(path, source.extensions)
     if file is None:
         return None, None
     try:
-        text, encoding = read_caption(file)
+        text, encoding = read_caption(file, source.lines)
     except DataError as error:
         message = str(error).removeprefix(f"{file}: ")
         found.problems.append(Problem("error", str(file), message, "Correct or remove the caption file."))
@@ -186,6 +255,7 @@ def _unused_name(name: str, concepts: Sequence[Concept]) -> str:
 def _orphans(folders: Sequence[Folder]) -> list[Path]:
     orphans: list[Path] = []
     for folder in folders:
-        taken = {os.path.normcase(path.stem) for path in folder.pictures}
+        stems = (stem for path in folder.pictures for stem in (path.stem, without_face(path.stem)))
+        taken = {os.path.normcase(stem) for stem in stems}
         orphans += [text for text in folder.texts if os.path.normcase(text.stem) not in taken]
     return orphans
