@@ -39,14 +39,29 @@ ASK_TORCH = "import torch; print(torch.version.cuda if torch.version.cuda and to
 
 @dataclass(frozen=True)
 class Package:
-    """One package to add: name on the index, exact version, and what does not work without it."""
+    """One package to add: name on the index, exact version, and what does not work without it.
+
+    source: the index has it as source only, so pip has to build it.
+    """
 
     name: str
     version: str
     feature: str
+    source: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"
+
+
+# Pure Python, a few files each; these versions run with torch 2.1 as well as with the current one.
+OPTIMIZERS = (
+    Package("prodigyopt", "1.1.2", "Prodigy optimizer"),
+    Package("lion-pytorch", "0.2.5", "Lion optimizer"),
+    Package("schedulefree", "1.4.1", "schedule-free AdamW"),
+    Package("prodigy-plus-schedule-free", "2.0.1", "schedule-free Prodigy"),
+    # The only wheel is of version 2.0, which has no Lion.
+    Package("dadaptation", "3.2", "D-Adaptation optimizers", source=True),
+)
 
 
 @dataclass(frozen=True)
@@ -102,14 +117,13 @@ def decide(installed: Mapping[str, str], python: tuple[int, ...], cuda: str) -> 
         packages.append(Package("lycoris-lora", version, "training"))
     if "tomlkit" not in installed:
         packages.append(Package("tomlkit", "0.15.2", "reading and writing of settings"))
-    if "prodigyopt" not in installed:
-        packages.append(Package("prodigyopt", "1.1.2", "Prodigy optimizer"))
     if not any(name in installed for name in ONNX_RUNTIMES):
         package, note = choose_onnx_runtime(torch, cuda)
         packages.append(package)
         notes.extend(note)
     if cuda and "bitsandbytes" not in installed:
         packages.append(Package("bitsandbytes", choose_bitsandbytes(torch), "8-bit optimizers"))
+    packages += [package for package in OPTIMIZERS if package.name not in installed]
     return Plan(tuple(packages), tuple(notes))
 
 
@@ -136,6 +150,13 @@ def choose_bitsandbytes(torch: tuple[int, ...]) -> str:
     return "0.49.2" if torch >= (2, 3) else "0.45.5"
 
 
+def optimizer_version(package: str, torch: str) -> str:
+    """Return the tried version of an optimizer's package for a version of torch, "" if any will do."""
+    if package == "bitsandbytes":
+        return choose_bitsandbytes(read_release(torch))
+    return next((known.version for known in OPTIMIZERS if known.name == package), "")
+
+
 def may_need_cuda(installed: Mapping[str, str]) -> bool:
     """Tell whether the plan depends on the GPU, which is slow to ask for: torch has to be imported."""
     return "bitsandbytes" not in installed or not any(name in installed for name in ONNX_RUNTIMES)
@@ -156,6 +177,14 @@ def ask_cuda(torch: str) -> str:
         return ""
     answer = subprocess.run([sys.executable, "-c", ASK_TORCH], check=False, capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def can_build(executable: Path) -> bool:
+    """Tell whether pip can build packages for a Python: not for the embedded ones of some one-click WebUIs.
+
+    Their `python310._pth` hides the folder in which pip puts what a build needs (pypa/pip issue 8392).
+    """
+    return not any(executable.parent.glob("python*._pth"))
 
 
 def wants_no_installs(environment: Mapping[str, str]) -> bool:
@@ -208,22 +237,36 @@ def install(environment: Mapping[str, str]) -> list[str]:
     before = list_installed()
     plan = decide(before, sys.version_info[:3], ask_cuda(before.get("torch", "")) if may_need_cuda(before) else "")
     lines = list(plan.notes)
-    if not plan.packages:
+    ready = tuple(package for package in plan.packages if not package.source)
+    # Where it cannot work it is not tried at every start; the plan of a run that needs it names what is missing.
+    to_build = tuple(p for p in plan.packages if p.source) if can_build(Path(sys.executable)) else ()
+    if not (ready or to_build):
         return lines
     if wants_no_installs(environment):
-        return [*lines, f"nothing was installed because of --skip-install. Missing: {describe_missing(plan.packages)}."]
+        missing = describe_missing((*ready, *to_build))
+        return [*lines, f"nothing was installed because of --skip-install. Missing: {missing}."]
+    # Two calls, so that a build that fails costs nothing but its own feature.
     with tempfile.TemporaryDirectory() as folder:
-        command = pip_command(plan.packages, write_constraints(before, Path(folder)), environment)
-        result = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
-    if result.returncode != 0:
-        # Not the command as it ran: its constraints file is gone.
-        names = " ".join(map(str, plan.packages))
-        conflict = result.stdout.partition("The conflict is caused by:")[2].strip().partition("\n\n")[0].splitlines()
-        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-        reason = " | ".join(line.strip() for line in (*errors, *conflict))[-1000:]
-        lines.append(f"pip could not add what is missing: {describe_missing(plan.packages)}. Everything else works.")
-        lines.append(f"pip said: {reason or result.stderr.strip()[-1000:]}")
-        lines.append(f'The next start tries again; by hand: "{sys.executable}" -m pip install --prefer-binary {names}')
-        return lines
+        for packages, others in ((ready, to_build), (to_build, ())):
+            if packages:
+                command = pip_command(packages, write_constraints(before, Path(folder)), environment)
+                result = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+                if result.returncode != 0:
+                    lines += describe_failure(result, (*packages, *others))
+                    break
     importlib.invalidate_caches()
     return lines + compare(before, list_installed())
+
+
+def describe_failure(result: subprocess.CompletedProcess[str], packages: tuple[Package, ...]) -> list[str]:
+    """Return what the user is told about a pip call that failed. packages: all that are missing because of it."""
+    # Not the command as it ran: its constraints file is gone.
+    names = " ".join(map(str, packages))
+    conflict = result.stdout.partition("The conflict is caused by:")[2].strip().partition("\n\n")[0].splitlines()
+    errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    reason = " | ".join(line.strip() for line in (*errors, *conflict))[-1000:]
+    return [
+        f"pip could not add what is missing: {describe_missing(packages)}. Everything else works.",
+        f"pip said: {reason or result.stderr.strip()[-1000:]}",
+        f'The next start tries again; by hand: "{sys.executable}" -m pip install --prefer-binary {names}',
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -19,15 +20,19 @@ from lib_lora_trainer import installer
 ROOT = Path(__file__).resolve().parent.parent
 # A part of what version 1.10.1 of the WebUI installs.
 WEBUI = {"torch": "2.1.2+cu121", "einops": "0.4.1", "numpy": "1.26.2", "protobuf": "3.20.0", "transformers": "4.30.2"}
-COMPLETE = {"lycoris-lora": "1.9.0", "tomlkit": "0.12.0", "prodigyopt": "1.0", "onnxruntime": "1.16.3"}
+COMPLETE = {"lycoris-lora": "1.9.0", "tomlkit": "0.12.0", "onnxruntime": "1.16.3"} | {
+    package.name: "0.1" for package in installer.OPTIMIZERS
+}
 
 
 def names(plan: installer.Plan) -> str:
     return " ".join(map(str, plan.packages))
 
 
-BASE_OLD = "lycoris-lora==3.4.0 tomlkit==0.15.2 prodigyopt==1.1.2"
-BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2 prodigyopt==1.1.2"
+BASE_OLD = "lycoris-lora==3.4.0 tomlkit==0.15.2"
+BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2"
+PURE = "prodigyopt==1.1.2 lion-pytorch==0.2.5 schedulefree==1.4.1 prodigy-plus-schedule-free==2.0.1"
+SOURCE = "dadaptation==3.2"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,18 @@ BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2 prodigyopt==1.1.2"
         ({**WEBUI, "torch": "2.10.0a0+git123"}, (3, 11), "", f"{BASE_NEW} onnxruntime==1.19.2", ""),
         ({**WEBUI, "onnxruntime-directml": "1.17.1"}, (3, 10), "", BASE_OLD, ""),
         ({**WEBUI, "onnxruntime-gpu": "1.17.1", "bitsandbytes": "0.43.0"}, (3, 10), "12.1", BASE_OLD, ""),
+    ],
+)
+def test_decision(installed, python, cuda, expected, note):
+    plan = installer.decide(installed, python, cuda)
+    assert names(plan) == f"{expected} {PURE} {SOURCE}"
+    assert note in " ".join(plan.notes)
+    assert bool(note) == bool(plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("installed", "python", "cuda", "expected", "note"),
+    [
         ({**WEBUI, **COMPLETE}, (3, 10), "", "", ""),
         ({**WEBUI, **COMPLETE}, (3, 10), "12.1", "bitsandbytes==0.45.5", ""),
         (WEBUI, (3, 13), "", "", "Python 3.13 is not supported"),
@@ -66,14 +83,25 @@ BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2 prodigyopt==1.1.2"
         ({"numpy": "1.26.2"}, (3, 10), "", "", "torch is not installed yet"),
     ],
 )
-def test_decision(installed, python, cuda, expected, note):
+def test_decision_where_little_or_nothing_is_to_do(installed, python, cuda, expected, note):
     plan = installer.decide(installed, python, cuda)
     assert names(plan) == expected
     assert note in " ".join(plan.notes)
     assert bool(note) == bool(plan.notes)
 
 
-ANY_PACKAGE = ["lycoris-lora", "tomlkit", "prodigyopt", "bitsandbytes", "einops", *installer.ONNX_RUNTIMES]
+def test_versions_of_optimizers_fit_torch():
+    found = [installer.optimizer_version("bitsandbytes", torch) for torch in ("2.1.2+cu121", "2.3.1", "2.13.0")]
+    assert found == ["0.45.5", "0.49.2", "0.50.2"]
+    assert installer.optimizer_version("dadaptation", "2.1.2") == "3.2"
+    assert installer.optimizer_version("transformers", "2.1.2") == ""
+
+
+ANY_PACKAGE = [
+    *("lycoris-lora", "tomlkit", "bitsandbytes", "einops"),
+    *(package.name for package in installer.OPTIMIZERS),
+    *installer.ONNX_RUNTIMES,
+]
 
 
 @given(
@@ -93,15 +121,15 @@ def test_decision_never_touches_what_is_there(others, torch, cuda):
 
 
 class FakePip:
-    """Stands in for the pip process: keeps each call with its constraints, and answers with an exit code."""
+    """Stands in for the pip process: keeps each call with its constraints, and answers with exit codes in turn."""
 
-    def __init__(self, code: int, stderr: str = "") -> None:
-        self.code, self.stderr, self.calls, self.constraints = code, stderr, [], ""
+    def __init__(self, codes: tuple[int, ...], stderr: str = "") -> None:
+        self.codes, self.stderr, self.calls, self.constraints = list(codes), stderr, [], ""
 
     def __call__(self, command, **options):
         self.calls.append(command)
         self.constraints = Path(command[command.index("-c") + 1]).read_text(encoding="utf-8")
-        return subprocess.CompletedProcess(command, self.code, "", self.stderr)
+        return subprocess.CompletedProcess(command, self.codes.pop(0), "", self.stderr)
 
 
 @pytest.fixture
@@ -114,22 +142,44 @@ def webui(monkeypatch):
     return installed
 
 
-def use_pip(monkeypatch, code: int, stderr: str = "") -> FakePip:
-    fake = FakePip(code, stderr)
+def use_pip(monkeypatch, *codes: int, stderr: str = "") -> FakePip:
+    fake = FakePip(codes, stderr)
     monkeypatch.setattr(installer.subprocess, "run", fake)
     return fake
 
 
-def test_one_pip_call_with_everything_held(webui, monkeypatch):
-    fake = use_pip(monkeypatch, 0)
+def test_two_pip_calls_with_everything_held(webui, monkeypatch):
+    fake = use_pip(monkeypatch, 0, 0)
     installer.install({"INDEX_URL": "https://mirror/simple"})
-    assert len(fake.calls) == 1
-    command = fake.calls[0]
-    assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-4:] == [*BASE_OLD.split(), "onnxruntime==1.19.2"]
-    assert command[command.index("--index-url") + 1] == "https://mirror/simple"
-    assert "--prefer-binary" in command
+    ready, to_build = fake.calls
+    for command in (ready, to_build):
+        assert command[:4] == [sys.executable, "-m", "pip", "install"]
+        assert command[command.index("--index-url") + 1] == "https://mirror/simple"
+        assert "--prefer-binary" in command
+    assert ready[-7:] == [*BASE_OLD.split(), "onnxruntime==1.19.2", *PURE.split()]
+    assert to_build[-2:] == ["https://mirror/simple", SOURCE]
     assert fake.constraints.splitlines() == sorted(f"{name}=={version}" for name, version in WEBUI.items())
+
+
+def test_a_failing_build_costs_its_own_feature_alone(webui, monkeypatch):
+    fake = use_pip(monkeypatch, 0, 1, stderr="ERROR: Failed building wheel for dadaptation\n")
+    lines = installer.install({})
+    assert len(fake.calls) == 2
+    assert "is missing: no D-Adaptation optimizers (dadaptation 3.2). Everything else works." in lines[0]
+    assert lines[-1].endswith("pip install --prefer-binary dadaptation==3.2")
+
+
+def test_embedded_pythons_do_not_try_to_build(webui, monkeypatch, tmp_path):
+    monkeypatch.setattr(installer.sys, "executable", str(tmp_path / "python.exe"))
+    assert installer.can_build(tmp_path / "python.exe")
+    (tmp_path / "python310._pth").write_text("python310.zip\n.\n", encoding="utf-8")
+    assert not installer.can_build(tmp_path / "python.exe")
+    fake = use_pip(monkeypatch, 0)
+    assert installer.install({}) == []
+    assert len(fake.calls) == 1 and SOURCE not in fake.calls[0]
+    webui.update(COMPLETE)
+    del webui["dadaptation"]
+    assert installer.install({}) == [] and len(fake.calls) == 1
 
 
 def test_says_nothing_when_all_is_there(webui, monkeypatch):
@@ -149,12 +199,15 @@ def test_honours_skip_install(webui, monkeypatch, options):
 
 
 def test_a_failing_pip_is_one_clear_message(webui, monkeypatch):
-    use_pip(monkeypatch, 1, "WARNING: retrying\nERROR: No matching distribution found for lycoris-lora==3.4.0\n")
+    stderr = "WARNING: retrying\nERROR: No matching distribution found for lycoris-lora==3.4.0\n"
+    fake = use_pip(monkeypatch, 1, stderr=stderr)
     text = "\n".join(installer.install({}))
+    assert len(fake.calls) == 1  # without a network the second would fail alike, and later
     for expected in (
         "no training",
         "no tagging",
         "no Prodigy optimizer",
+        "no D-Adaptation optimizers",
         "ERROR: No matching",
         "--prefer-binary",
     ):
@@ -205,6 +258,10 @@ def make_wheel(folder: Path, name: str, version: str, *requires: str) -> Path:
     return path
 
 
+# By the names of their files.
+OPTIMIZERS = [(package.name.replace("-", "_"), package.version) for package in installer.OPTIMIZERS]
+
+
 class RealHost:
     """A virtual environment that looks like a WebUI's, with an index of made-up wheels and the real pip."""
 
@@ -247,7 +304,7 @@ def host(tmp_path):
         with zipfile.ZipFile(make_wheel(made.index, name, version)) as wheel:
             wheel.extractall(made.site)
         make_wheel(made.index, name, "9.0")  # what pip would take if it were free
-    for name, version in [("tomlkit", "0.15.2"), ("prodigyopt", "1.1.2"), ("toml", "0.10.2")]:
+    for name, version in [("tomlkit", "0.15.2"), ("toml", "0.10.2"), *OPTIMIZERS]:
         make_wheel(made.index, name, version)
     make_wheel(made.index, "onnxruntime", "1.19.2", "protobuf")
     return made
@@ -267,9 +324,10 @@ def test_real_pip_adds_and_changes_nothing(host):
     before = host.installed()
     said = host.run(str(ROOT / "install.py"))
     after = host.installed()
-    added = {"lycoris_lora==3.4.0", "tomlkit==0.15.2", "prodigyopt==1.1.2", "onnxruntime==1.19.2", "toml==0.10.2"}
+    added = {"lycoris_lora==3.4.0", "tomlkit==0.15.2", "onnxruntime==1.19.2", "toml==0.10.2"}
+    added |= {f"{name}=={version}" for name, version in OPTIMIZERS}
     assert after == before | added
-    assert said.startswith("LoRA trainer: installed lycoris-lora 3.4.0, onnxruntime 1.19.2, prodigyopt 1.1.2, toml")
+    assert said.startswith("LoRA trainer: installed dadaptation 3.2, lion-pytorch 0.2.5, lycoris-lora 3.4.0, onnxrunt")
     assert said.count("\n") == 1
     assert host.run(str(ROOT / "install.py")) == ""
 
@@ -281,4 +339,5 @@ def test_real_pip_refuses_an_upgrade(host):
     said = host.run(str(ROOT / "install.py"))
     assert host.installed() == before
     assert "LoRA trainer: pip could not add what is missing: no training" in said
-    assert "lycoris-lora 3.4.0 depends on torch>=2.4" in said
+    # Which of the two conflicts pip names is its version's choice.
+    assert re.search(r"lycoris-lora 3\.4\.0 depends on (torch>=2\.4|einops>=0\.8)", said)
