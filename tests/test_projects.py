@@ -169,7 +169,7 @@ def test_recipes_have_the_numbers_of_their_guides() -> None:
     held = {name: dict(flat(apply(recipe, RunConfig()))) for name, recipe in RECIPES.items()}
     cake = held["character-g3-adamw"]
     assert (cake["adapter.rank"], cake["adapter.alpha"], cake["optimizer.unet_learning_rate"]) == (32, 16.0, 1e-4)
-    assert (cake["optimizer.schedule"], cake["training.max_steps"]) == ("cosine", 6000)
+    assert (cake["optimizer.schedule"], cake["training.max_steps"]) == ("cosine-restarts", 6000)
     locon = held["locon-g2"]
     assert (locon["adapter.method"], locon["adapter.rank"], locon["adapter.conv_rank"]) == ("locon", 16, 8)
     assert (locon["adapter.alpha"], locon["training.batch_size"]) == (1.0, 8)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_lora_trainer.adapters.targets import Layer, choose
-from lib_lora_trainer.base.errors import Problem
+from lib_lora_trainer.adapters import existing, loaders, methods, rules
+from lib_lora_trainer.adapters.targets import Assignment, Layer, assign
+from lib_lora_trainer.base.errors import ConfigError, DataError, Problem
+from lib_lora_trainer.config.loss import NoiseConfig
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.dataset.buckets import Placement, place
+from lib_lora_trainer.dataset import order
 from lib_lora_trainer.dataset.items import Concept, Scan
-from lib_lora_trainer.dataset.order import batches_per_epoch, epoch_batches
+from lib_lora_trainer.dataset.views import View, histogram, views
+from lib_lora_trainer.diffusion import combinations
 from lib_lora_trainer.hosts.api import ModelInfo
 from lib_lora_trainer.plan import checks
 from lib_lora_trainer.plan.estimate import Estimate, Formats, estimate
@@ -22,15 +25,18 @@ from lib_lora_trainer.plan.estimate import Estimate, Formats, estimate
 class Plan:
     """Everything decided about a run, and every problem found.
 
-    images: seen over the whole run; seconds: None when the device's speed is not known yet.
+    views: the pictures at their training sizes; assignments: what each adapted layer gets, empty when the run goes on
+    from a file; counts: trained values by layer, in the model's order; images: seen over the whole run; seconds: None
+    when the device's speed is not known yet.
     """
 
     config: RunConfig
     info: ModelInfo
     precision: str
     scan: Scan
-    placements: tuple[Placement, ...]
-    layers: tuple[Layer, ...]
+    views: tuple[View, ...]
+    assignments: Mapping[Layer, Assignment]
+    counts: Mapping[Layer, int]
     concepts: tuple[Concept, ...]
     buckets: dict[tuple[int, int], int]
     images: int
@@ -42,48 +48,128 @@ class Plan:
     problems: tuple[Problem, ...]
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The adapted layers in the model's order."""
+        return tuple(self.counts)
+
+    @property
     def errors(self) -> tuple[Problem, ...]:
         """The problems that forbid the start."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
 
+def _nothing(_rates: frozenset[float]) -> tuple[Problem, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Machine:
-    """What the plan may know of the machine. flops: per second at the run's precision; outputs: where files go."""
+    """What the plan may know of the machine. flops: per second at the run's precision; outputs: where files go.
+
+    processes: that train together. judge: returns what is not installed or not possible here, given the factors of the
+    learning rate that rules give to layers.
+    """
 
     flops: float | None
     outputs: Path
+    processes: int = 1
+    judge: Callable[[frozenset[float]], tuple[Problem, ...]] = _nothing
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    assignments: Mapping[Layer, Assignment]
+    counts: Mapping[Layer, int]
+    problems: tuple[Problem, ...] = ()
 
 
 def make(info: ModelInfo, layers: Sequence[Layer], config: RunConfig, scan: Scan, machine: Machine) -> Plan:
     """Return the plan of a run. Never raises for the user's mistakes: they are in its `problems`."""
     usable = not checks.settings(config)
-    placements = tuple(place(item.width, item.height, config.data) for item in scan.items) if usable else ()
-    images, steps, epochs = _length(placements, scan, config) if placements else (0, 0, config.training.epochs)
-    unmatched = checks.unmatched(layers, config)
-    chosen = () if unmatched else choose(layers, config.adapter)
+    shown = views(scan, config.data) if usable else ()
+    length = order.length(shown, config, machine.processes)
+    chosen = _choose(layers, config, info) if usable else _Chosen({}, {})
     precision = resolve_precision(config.training.precision, info)
-    figures = estimate(layers, chosen, config, Formats(precision, info.dtype))
-    saves = _saves(config, steps, epochs)
+    formats = Formats(precision, info.dtype, info.device)
+    figures = estimate(layers, chosen.counts, config, formats) if usable else Estimate(0, 0, 0.0, 0)
+    parts = {layer.part for layer in chosen.counts} or None
+    saves = _saves(config, length.steps, length.epochs)
     needed = saves * figures.file_bytes + 6 * figures.parameters * 4  # files, and two versions of the state
-    problems = (*checks.check(info, config, scan, images), *unmatched, *checks.disk(machine.outputs, needed))
+    problems = (
+        *checks.check(info, config, scan, length.images, length.steps, parts),
+        *(_others(info, config) if usable else ()),
+        *chosen.problems,
+        *machine.judge(frozenset(each.rate for each in chosen.assignments.values())),
+        *checks.disk(machine.outputs, needed),
+    )
     return Plan(
         config=config,
         info=info,
         precision=precision,
         scan=scan,
-        placements=placements,
-        layers=chosen,
+        views=shown,
+        assignments=chosen.assignments,
+        counts=chosen.counts,
         concepts=scan.concepts,
-        buckets=dict(sorted(Counter((p.bucket.width, p.bucket.height) for p in placements).items())),
-        images=images,
-        steps=steps,
-        epochs=epochs,
+        buckets=histogram(shown),
+        images=length.images,
+        steps=length.steps,
+        epochs=length.epochs,
         saves=saves,
         estimate=figures,
-        seconds=steps * figures.flops_per_step / machine.flops if machine.flops else None,
-        problems=problems,
+        seconds=length.steps * figures.flops_per_step / machine.flops if machine.flops else None,
+        problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _choose(layers: Sequence[Layer], config: RunConfig, info: ModelInfo) -> _Chosen:
+    """Return which layers are adapted, and how: those the settings ask for, or those of the file to go on from."""
+    adapter = config.adapter
+    if adapter.start_from:
+        try:
+            return _Chosen({}, existing.layers_in(Path(adapter.start_from), layers, info.family))
+        except DataError as error:
+            text = str(error).removeprefix(f"{adapter.start_from}: ")
+            return _Chosen({}, {}, (Problem("error", "adapter.start_from", text),))
+    found = rules.problems(adapter, info.family)
+    if any(problem.severity == "error" for problem in found):
+        return _Chosen({}, {}, tuple(found))
+    try:
+        assigned = assign(layers, adapter, info.family)
+    except ConfigError as error:
+        return _Chosen({}, {}, (*found, Problem("error", "adapter", str(error).removeprefix("adapter: "))))
+    able = {layer: each for layer, each in assigned.items() if methods.supports(layer, each.method)}
+    counts = {layer: methods.parameter_count(layer, each, adapter) for layer, each in able.items()}
+    idle = rules.idle(layers, adapter, info.family)
+    lost = [each for layer, each in assigned.items() if layer not in able]
+    return _Chosen(able, counts, (*found, *idle, *_left_out(lost)))
+
+
+def _left_out(lost: Sequence[Assignment]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            "warning",
+            "adapter.method",
+            f"{count} of the chosen layers cannot be adapted by {method} and are left out.",
+            "Choose adapter.layers = linear, or another method.",
+        )
+        for method, count in Counter(each.method for each in lost).items()
+    )
+
+
+def _others(info: ModelInfo, config: RunConfig) -> tuple[Problem, ...]:
+    return (
+        *methods.problems(config.adapter),
+        *loaders.problems(info.host, info.family, config.adapter),
+        *combinations.problems(config.loss, settled_noise(config.noise, info), info.prediction),
+    )
+
+
+def settled_noise(noise: NoiseConfig, info: ModelInfo) -> NoiseConfig:
+    """Return the noise settings with `zero_terminal_snr` as it is for this model: `on` or `off`."""
+    if noise.zero_terminal_snr != "auto":
+        return noise
+    return replace(noise, zero_terminal_snr="on" if info.zero_terminal_snr else "off")
 
 
 def resolve_precision(wanted: str, info: ModelInfo) -> str:
@@ -95,24 +181,10 @@ def resolve_precision(wanted: str, info: ModelInfo) -> str:
     return {"bfloat16": "bf16", "float16": "fp16"}.get(info.dtype, "fp16")
 
 
-def _length(placements: Sequence[Placement], scan: Scan, config: RunConfig) -> tuple[int, int, int]:
-    training = config.training
-    repeats = [item.repeats for item in scan.items]
-
-    def batch_sizes(epoch: int) -> list[int]:
-        batches = epoch_batches(placements, repeats, config.data, training.batch_size, training.seed, epoch)
-        return [len(batch.examples) for batch in batches]
-
-    per_epoch = -(-batches_per_epoch(placements, repeats, training.batch_size) // training.accumulation)
-    steps = training.epochs * per_epoch
-    if not training.max_steps or training.max_steps >= steps:
-        return training.epochs * sum(repeats), steps, training.epochs
-    whole, rest = divmod(training.max_steps, per_epoch)
-    tail = batch_sizes(whole + 1)[: rest * training.accumulation]
-    return whole * sum(repeats) + sum(tail), training.max_steps, whole + (rest > 0)
-
-
 def _saves(config: RunConfig, steps: int, epochs: int) -> int:
-    by_epoch = epochs // config.save.every_epochs if config.save.every_epochs else 0
-    by_step = steps // config.save.every_steps if config.save.every_steps else 0
-    return by_epoch + by_step + 1
+    save = config.save
+    by_epoch = epochs // save.every_epochs if save.every_epochs else 0
+    by_step = steps // save.every_steps if save.every_steps else 0
+    kept = min(by_epoch + by_step, save.keep_last) if save.keep_last else by_epoch + by_step
+    by_rank = config.adapter.rank // config.adapter.dylora_unit if config.adapter.method == "dylora" else 0
+    return kept + 1 + by_rank
