@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from adapter_cases import shake
 from lib_lora_trainer.adapters import files, methods
 from lib_lora_trainer.adapters.attach import Attachment
-from lib_lora_trainer.adapters.targets import Layer, choose
+from lib_lora_trainer.adapters.targets import Layer, assign
 from lib_lora_trainer.config.adapter import AdapterConfig
 from lib_lora_trainer.hosts.api import ImageRequest, Needs
 
@@ -18,21 +19,20 @@ pytestmark = pytest.mark.webui  # the stand-in's loader is too small to be a wit
 
 LORA = AdapterConfig(method="lora", rank=4, alpha=3.0)
 LOCON = AdapterConfig(method="locon", rank=4, alpha=3.0, conv_rank=3, conv_alpha=1.5)
+DORA = AdapterConfig(method="loha", rank=2, alpha=3.0, conv_rank=2, conv_alpha=1.5, weight_decompose=True, tucker=True)
+NORMS = AdapterConfig(method="full", layers="attention", norms=True)
+TURNS = AdapterConfig(method="boft", rank=8, conv_rank=8, oft_rescaled=True)
 REQUEST = ImageRequest("a red cat", "blurred", 5, 3, 4.0, 64, 64, "Euler", 1)
 
 
 def random_adapters(targets, config: AdapterConfig, size: float) -> dict[Layer, torch.nn.Module]:
     """Return adapters for what the configuration chooses, all of whose values are random."""
-    wanted = set(choose([target.layer for target in targets], config))
-    generator = torch.Generator().manual_seed(17)
+    wanted = assign([target.layer for target in targets], config, "sd1")
     adapters = {}
     for target in targets:
         if target.layer in wanted:
-            adapter = methods.build(target, config, seed=5).eval()
-            with torch.no_grad():
-                for parameter in adapter.parameters():
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * size)
-            adapters[target.layer] = adapter
+            adapters[target.layer] = methods.build(target, wanted[target.layer], config, seed=5).eval()
+            shake(adapters[target.layer], size)
     return adapters
 
 
@@ -81,13 +81,22 @@ def test_every_delta_is_the_loaders(host, webui, config, unet_layers):
         torch.testing.assert_close(trained, merged, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [LORA, LOCON], ids=["lora", "locon"])
-def test_the_image_in_training_is_the_image_from_the_file(host, webui, config):
+SIZES = {
+    "lora": (LORA, 0.12),
+    "locon": (LOCON, 0.12),
+    "dora": (DORA, 0.3),
+    "norms": (NORMS, 0.05),
+    "turns": (TURNS, 0.1),
+}
+
+
+@pytest.mark.parametrize(("config", "size"), SIZES.values(), ids=SIZES)
+def test_the_image_in_training_is_the_image_from_the_file(host, webui, config, size):
     base = np.asarray(webui.txt2img().images[0]).astype(int)
     digest = webui.digest()
     with host.lease(Needs()) as lease:
         targets = lease.targets()
-        adapters = random_adapters(targets, config, size=0.12)
+        adapters = random_adapters(targets, config, size)
         with Attachment(targets, adapters):
             (made,) = lease.generate([REQUEST])
         (without,) = lease.generate([REQUEST])

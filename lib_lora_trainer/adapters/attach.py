@@ -62,7 +62,7 @@ class Attachment:
             )
             if self.strength == 0:
                 return output
-            added = methods.output_delta(adapter, inputs, self.strength)
+            added = methods.output_delta(adapter, module, inputs, self.strength)
             return output + added.to(output.dtype)
 
         return forward

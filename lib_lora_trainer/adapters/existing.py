@@ -14,7 +14,7 @@ from lib_lora_trainer.adapters.targets import Layer
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.base.families import Family
 
-_UNTRAINED = (".alpha",)
+_UNTRAINED = (".alpha", ".on_input")
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
