@@ -20,6 +20,7 @@ LAYERS = {
     "diffusion": 3,
     "adapters": 3,
     "hosts.api": 4,
+    "hosts.values": 3,
     "plan": 5,
     "train": 6,
     "save": 6,
@@ -36,8 +37,9 @@ TORCH_NEVER = ("base", "installer", "config", "dataset", "captions", "tagging")
 TORCH_FREE = (*TORCH_NEVER, "cli", "__main__")
 HOST_MODULES = ("modules", "modules_forge")
 # Not in every WebUI, or slow to import.
-OPTIMIZERS = {"bitsandbytes", "dadaptation", "prodigyopt"}
+OPTIMIZERS = {"bitsandbytes", "dadaptation", "lion_pytorch", "prodigyopt", "prodigyplus", "schedulefree"}
 LIBRARIES = {
+    "accelerate",
     "diffusers",
     "imagehash",
     "ldm",
@@ -46,6 +48,7 @@ LIBRARIES = {
     "onnxruntime",
     "open_clip",
     "sgm",
+    "tensorboard",
     "tomlkit",
     "xformers",
 }

@@ -113,7 +113,13 @@ class TinyLease:
         mean = torch.cat([mean, mean.mean(1, keepdim=True)], dim=1)
         return Posterior(mean, torch.full_like(mean, 0.1))
 
-    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+    def identity(self, part: str) -> str:
+        return {"vae": "a" * 64, "text": "b" * 64}[part]
+
+    def idle(self, *parts: str) -> None:
+        self.idle_parts = parts
+
+    def count_chunks(self, captions: Sequence[str], emphasis: bool = False) -> tuple[int, ...]:
         return tuple(1 for _ in captions)
 
     def encode_text(self, request: TextRequest) -> Conditioning:

@@ -17,9 +17,9 @@ from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import RunConflict
 from lib_lora_trainer.base.events import Event, Finished, Note, Phase, Planned, Progress
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.config.output import SampleConfig, SaveConfig
 from lib_lora_trainer.config.recipes import RECIPES, apply
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.config.training import SampleConfig, SaveConfig
 from lib_lora_trainer.demo import measure, regularization, report, world
 from lib_lora_trainer.demo.measure import Answer, Question
 from lib_lora_trainer.hosts.api import Host, Lease, Needs
@@ -103,7 +103,7 @@ def _threads(count: int) -> Iterator[None]:
 def _from_file(lease: Lease, path: Path) -> Attachment:
     """Return the saved file's adapters, ready to be attached: what is measured is the file, not the run's memory."""
     adapters = from_tensors(load_file(str(path)), lease.targets(), lease.info.family)
-    return Attachment(lease.targets(), {layer: adapter.to(lease.device) for layer, adapter in adapters.items()})
+    return Attachment(lease.targets(), {layer: adapter.to(lease.device).eval() for layer, adapter in adapters.items()})
 
 
 def _ask(

@@ -186,5 +186,6 @@ def _saves(config: RunConfig, steps: int, epochs: int) -> int:
     by_epoch = epochs // save.every_epochs if save.every_epochs else 0
     by_step = steps // save.every_steps if save.every_steps else 0
     kept = min(by_epoch + by_step, save.keep_last) if save.keep_last else by_epoch + by_step
-    by_rank = config.adapter.rank // config.adapter.dylora_unit if config.adapter.method == "dylora" else 0
+    # dylora: a file for each rank below the full one.
+    by_rank = config.adapter.rank // config.adapter.dylora_unit - 1 if config.adapter.method == "dylora" else 0
     return kept + 1 + by_rank

@@ -48,11 +48,12 @@ def _is_save_of(stem: str, run: str) -> bool:
     rest = stem[len(run) + 1 :]
     epoch = len(rest) == 6 and rest.isdigit()
     step = rest.startswith("step") and rest[4:12].isdigit()
-    return stem.startswith(f"{run}-") and (epoch or step)
+    rank = rest.startswith("rank") and rest[4:].isdigit()
+    return stem.startswith(f"{run}-") and (epoch or step or rank)
 
 
 def path_for(place: Place, label: str) -> Path:
-    """Return the path of a save. label: `000003` (epoch), `step00000120`, or "" for the finished adapter.
+    """Return the path of a save. label: `000003` (epoch), `step00000120`, `rank4`, or "" for the finished adapter.
 
     A file of this run at that path is written anew (a resumed run repeats its saves); another run's is left alone.
     """
@@ -79,15 +80,28 @@ def write_beside(path: Path, config: RunConfig, model: ModelInfo, picture: Path 
     """Write the preview and the JSON that the Lora card reads; what the user changed there is never replaced."""
     card = path.with_suffix(".json")
     if not card.exists():
-        content = {
-            "description": config.comment,
-            "sd version": _VERSION[model.family],
-            "activation text": ", ".join(config.triggers),
-            "preferred weight": config.save.preferred_weight,
-            "notes": f"Trained on {model.title}.",
-        }
-        write_text(card, json.dumps(content, ensure_ascii=False, indent=4))
+        write_text(card, _card(config, model))
     preview = path.with_suffix(".png")
     if picture is not None and not preview.exists():
         with replacing(preview) as temporary:
             shutil.copyfile(picture, temporary)
+
+
+def discard(path: Path, config: RunConfig, model: ModelInfo) -> None:
+    """Remove a save; its card and preview as well if the user changed nothing in the card."""
+    card = path.with_suffix(".json")
+    if card.exists() and card.read_text(encoding="utf-8", errors="replace") == _card(config, model):
+        card.unlink()
+        path.with_suffix(".png").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _card(config: RunConfig, model: ModelInfo) -> str:
+    content = {
+        "description": config.comment,
+        "sd version": _VERSION[model.family],
+        "activation text": ", ".join(config.triggers),
+        "preferred weight": config.save.preferred_weight,
+        "notes": f"Trained on {model.title}.",
+    }
+    return json.dumps(content, ensure_ascii=False, indent=4)
