@@ -36,7 +36,7 @@ def test_a_configuration_survives_its_file() -> None:
         ("[training]\nepochs = 0.5", "training.epochs: 0.5 is not a whole number"),
         ("[training]\nepochs = true", "training.epochs: True is not a whole number"),
         ("[training]\nepochs = 0", "training.epochs: 0 is too small. Use 1 or more."),
-        ("[optimizer]\nschedule = 'cosin'", "Choose one of: constant, cosine."),
+        ("[optimizer]\nschedule = 'cosin'", "Choose one of: constant, linear, cosine"),
         ("[optimizer]\nunet_learning_rate = nan", "optimizer.unet_learning_rate: is not a number"),
         ("data = 3", "data: 3 is not a table"),
         ("[data]\nsources = 'x'", "data.sources: 'x' is not a list"),
