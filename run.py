@@ -27,12 +27,12 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = "sd-webui-lora-trainer"
 SUPPORTED = ((3, 11), (3, 10), (3, 12))
 PIP_ARGUMENTS = "LORA_TRAINER_PIP_ARGS"
-FORWARDED = ("demo", "serve", "plan", "train")
+FORWARDED = ("demo", "serve", "plan", "train", "find-rate", "recipes", "settings", "import")
 USAGE = f"""usage: python run.py COMMAND [options]
 
   demo [--no-ui] [--out DIR]   train on the bundled toy world, then serve the tab in a browser
   serve [options]              serve the tab without a WebUI
-  plan | train CONFIG.toml ... the command line; add --help for its options
+  plan | train | find-rate CONFIG.toml ... | recipes | settings | import FILE
   test [pytest options]        lint, types and tests
   setup                        only make the environment, with the test tools
 

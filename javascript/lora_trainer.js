@@ -1,5 +1,6 @@
-// The LoRA Trainer tab's own script: asks the server what is new while the tab is seen, marks the steps, enlarges
-// samples, and hands a finished file to txt2img. Everything else is done by the server's events.
+// The LoRA Trainer tab's own script: asks the server what is new while the tab is seen, marks the steps, folds parts of
+// the page and searches the settings, enlarges samples, reads and writes settings files, and hands a finished adapter to
+// txt2img. Everything else is done by the server's events.
 (function () {
     "use strict";
 
@@ -9,6 +10,7 @@
     const SELDOM = 6000; // otherwise: another browser may have started or changed something
     const PATIENCE = 15000; // after which an unanswered question is asked again
     const STORE = "lora_trainer_project";
+    const FOLDS = "lora_trainer_folds"; // fold's id → open or not, as this browser left it
 
     let attached = false;
     let asked = 0;
@@ -17,6 +19,8 @@
     let restarted = false;
     let training = null;
     let server = "";
+    let marked = "";
+    let texts = null;
 
     const page = () => (typeof gradioApp === "function" ? gradioApp() : document);
     const find = (selector) => page().querySelector(selector);
@@ -106,19 +110,111 @@
         element.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
+    // Folds: gradio's own forget their state with every reload and cannot be opened from here.
+    function folds() {
+        try {
+            return JSON.parse(localStorage.getItem(FOLDS)) || {};
+        } catch (error) {
+            return {}; // somebody else's content: begin anew
+        }
+    }
+
+    function fold(part, open) {
+        part.dataset.open = open ? "1" : "0";
+        const head = part.querySelector(".lora-trainer-fold-head");
+        if (head) head.setAttribute("aria-expanded", String(open));
+    }
+
+    function restoreFolds() {
+        const left = folds();
+        page().querySelectorAll(".lora-trainer-fold:not([data-open])").forEach((part) => {
+            fold(part, part.id in left ? left[part.id] : part.classList.contains("lora-trainer-open-first"));
+        });
+    }
+
+    function toggleFold(head) {
+        const part = head.closest(".lora-trainer-fold");
+        const open = part.dataset.open !== "1";
+        fold(part, open);
+        localStorage.setItem(FOLDS, JSON.stringify({...folds(), [part.id]: open}));
+    }
+
+    function uncover(element) {
+        for (let part = element.closest(".lora-trainer-fold"); part; part = part.parentElement.closest(".lora-trainer-fold"))
+            fold(part, true);
+    }
+
+    // A field with a mistake must be seen, whatever is folded.
+    function uncoverMarked() {
+        const list = find("#lora_trainer_marked");
+        const now = list ? list.dataset.marked : "";
+        if (now === marked) return;
+        marked = now;
+        now.split(" ").filter(Boolean).forEach((id) => find("#" + id) && uncover(find("#" + id)));
+    }
+
+    function goTo(element) {
+        const body = element.closest("#lora_trainer_steps > .tabitem");
+        const bodies = Array.from(page().querySelectorAll("#lora_trainer_steps > .tabitem"));
+        const button = page().querySelectorAll("#lora_trainer_steps > .tab-nav > button")[bodies.indexOf(body)];
+        if (button) button.click();
+        uncover(element);
+        setTimeout(() => {
+            element.scrollIntoView({behavior: "smooth", block: "center"});
+            const entry = element.querySelector("input, textarea");
+            if (entry) entry.focus({preventScroll: true});
+        }, 80);
+    }
+
+    // What a setting can be found by: its path, label and help in English, the same as translated, other trainers' names.
+    function index() {
+        const holder = find("#lora_trainer_index");
+        if (!texts && holder) texts = JSON.parse(holder.dataset.index);
+        return texts || {};
+    }
+
+    function alias(names, wanted) {
+        const plain = wanted.replace(/[\s_-]+/g, "_");
+        return plain.length < 3 ? "" : names.find((name) => name.toLowerCase().replace(/[\s_-]+/g, "_").includes(plain)) || "";
+    }
+
     function searched(text) {
         const wanted = text.trim().toLowerCase();
-        page().querySelectorAll("#lora_trainer_more .lora-trainer-group").forEach((group) => {
-            let hits = 0;
-            const title = group.querySelector("h4");
-            const whole = Boolean(title && title.textContent.toLowerCase().includes(wanted));
-            group.querySelectorAll(".lora-trainer-setting").forEach((setting) => {
-                const hit = whole || setting.textContent.toLowerCase().includes(wanted);
-                setting.classList.toggle("lora-trainer-unfound", !hit);
-                hits += hit ? 1 : 0;
-            });
-            group.classList.toggle("lora-trainer-unfound", hits === 0);
+        const words = wanted.split(/\s+/).filter(Boolean);
+        const more = find("#lora_trainer_fold_more");
+        const hits = find("#lora_trainer_hits");
+        more.toggleAttribute("data-searching", words.length > 0);
+        hits.textContent = "";
+        const elsewhere = [];
+        let found = 0;
+        Object.entries(index()).forEach(([id, entry]) => {
+            const setting = find("#" + id);
+            if (!setting) return;
+            const shown = setting.textContent.toLowerCase();
+            const other = words.length ? alias(entry.names, wanted) : "";
+            const whole = entry.group.toLowerCase() === wanted;
+            const hit = !words.length || whole || other || words.every((word) => (entry.words + " " + shown).includes(word));
+            const inside = more.contains(setting);
+            if (inside) setting.classList.toggle("lora-trainer-unfound", !hit);
+            if (inside && hit && other) setting.dataset.hint = other;
+            else delete setting.dataset.hint;
+            if (hit && inside) found += 1;
+            if (hit && !inside && words.length && (other || entry.label.toLowerCase().includes(wanted))) elsewhere.push([setting, entry, other]);
         });
+        more.querySelectorAll("#lora_trainer_groups > .lora-trainer-fold").forEach((group) => {
+            const any = group.querySelector(".lora-trainer-setting:not(.lora-trainer-unfound)");
+            group.classList.toggle("lora-trainer-unfound", !any);
+        });
+        elsewhere.forEach(([setting, entry, other]) => {
+            const button = document.createElement("button");
+            button.type = "button";
+            const label = setting.querySelector('[data-testid="block-info"], label span');
+            const step = setting.closest("#lora_trainer_step_dataset") ? "Dataset" : "above";
+            button.textContent = `${label ? label.textContent.trim() : entry.label} (${step})` + (other ? ` · ${other}` : "");
+            button.addEventListener("click", () => goTo(setting));
+            hits.append(button);
+        });
+        if (words.length && !found && !elsewhere.length) hits.textContent = "Nothing is called that.";
     }
 
     function enlarge(image) {
@@ -161,8 +257,8 @@
     }
 
     window.loraTrainer = {
-        // What this browser had open last; asked for when the page is opened.
-        remembered: () => [null, localStorage.getItem(STORE) || ""],
+        // What this browser had open last, and the folder its form shows; asked for when the page is opened.
+        remembered: (folder) => [null, localStorage.getItem(STORE) || "", folder],
 
         // Fill in the prompt, let the Lora list show the new file, and go there.
         toTxt2img: (text) => {
@@ -191,10 +287,12 @@
         open: () => {
             const chooser = document.createElement("input");
             chooser.type = "file";
-            chooser.accept = ".toml,text/plain";
+            chooser.accept = ".toml,.json,.txt,.sh,.bat,.ps1,text/plain,application/json";
             chooser.addEventListener("change", () => {
                 const file = chooser.files[0];
-                if (file) file.text().then((text) => enter(find("#lora_trainer_toml textarea"), text));
+                if (!file) return;
+                enter(find("#lora_trainer_file_name textarea, #lora_trainer_file_name input"), file.name);
+                file.text().then((text) => enter(find("#lora_trainer_toml textarea"), text));
             });
             chooser.click();
         },
@@ -207,6 +305,8 @@
     document.addEventListener("click", (event) => {
         const image = event.target.closest && event.target.closest(".lora-trainer-samples img[data-whole]");
         if (image) enlarge(image);
+        const head = event.target.closest && event.target.closest(".lora-trainer-fold-head");
+        if (head) toggleFold(head);
         const step = event.target.closest && event.target.closest("#lora_trainer_steps > .tab-nav > button");
         if (step) setTimeout(look, 50);
     });
@@ -218,6 +318,8 @@
     new MutationObserver(() => {
         const state = find("#lora_trainer_state");
         if (state) mark(state.dataset);
+        restoreFolds();
+        uncoverMarked();
     }).observe(document.documentElement, {childList: true, subtree: true}); // the WebUI runs this before there is a body
     setInterval(look, 300);
 })();

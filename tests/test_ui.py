@@ -1,6 +1,5 @@
 """The tab without a browser: form and settings, events, what is shown, and what must never be shown."""
 
-import json
 import re
 import threading
 from dataclasses import replace
@@ -14,59 +13,15 @@ from PIL import Image  # noqa: E402
 
 from fake_host import INFO  # noqa: E402
 from lib_lora_trainer.app import projects  # noqa: E402
-from lib_lora_trainer.base.errors import DataError, Problem, ProblemsFound, UserError  # noqa: E402
+from lib_lora_trainer.base.errors import DataError, Problem, UserError  # noqa: E402
 from lib_lora_trainer.base.events import Failed, Note, Progress, SampleMade  # noqa: E402
 from lib_lora_trainer.config.data import SourceConfig  # noqa: E402
-from lib_lora_trainer.config.paths import flat, put  # noqa: E402
+from lib_lora_trainer.config.paths import put  # noqa: E402
 from lib_lora_trainer.config.run import RunConfig  # noqa: E402
-from lib_lora_trainer.ui import bind, curve, fields, findings, live, pictures, project_bar  # noqa: E402
+from lib_lora_trainer.ui import curve, findings, live, pictures, project_bar  # noqa: E402
 from lib_lora_trainer.ui.scans import Scans  # noqa: E402
 from lib_lora_trainer.ui.session import Session, commit, latest, opened  # noqa: E402
 from ui_page import ROOT, SAMPLERS, Tab, entered, page, pictures_folder  # noqa: E402, F401
-
-
-def test_every_setting_has_exactly_one_place(tmp_path: Path) -> None:
-    everything = {path for path, _ in flat(RunConfig())} - set(fields.ELSEWHERE)
-    unfolded = [field.path for field in fields.visible_fields()]
-    folded = [field.path for field in fields.folded_fields()]
-    assert sorted([*unfolded, *folded, *fields.IN_DATASET]) == sorted(everything)
-    assert {field.group for field in fields.folded_fields()} <= set(fields.GROUPS)
-    assert len(unfolded) <= 12, "the settings that matter fit on one screen"
-
-
-def test_what_the_form_shows_is_what_it_saves() -> None:
-    config = RunConfig(name="x", triggers=("a", "b c"))
-    config = put(config, "samples.prompts", ("one, two", "three"))
-    config = put(config, "optimizer.epsilon", 1e-9)
-    config = put(config, "data.sources", (SourceConfig("/a", 3, False, "fallback"), SourceConfig("/b")))
-    config = put(config, "base_model", "abc")
-    assert bind.configuration(config, bind.values(config), SAMPLERS) == config
-
-
-def test_more_folders_than_rows_are_kept() -> None:
-    sources = tuple(SourceConfig(f"/{number}") for number in range(bind.ROWS + 3))
-    config = put(RunConfig(), "data.sources", sources)
-    assert bind.configuration(config, entered(config, adapter__rank=4), SAMPLERS).data.sources == sources
-
-
-def test_every_mistake_is_named_with_its_field() -> None:
-    values = entered(
-        RunConfig(), adapter__rank=0, training__epochs=2.5, training__seed=None, adapter__method="full",
-        optimizer__schedule="'; drop", samples__sampler="unknown", optimizer__unet_learning_rate=float("nan"),
-    )  # fmt: skip
-    with pytest.raises(ProblemsFound) as caught:
-        bind.configuration(RunConfig(), values, SAMPLERS)
-    assert {problem.where for problem in caught.value.problems} == {
-        "adapter.rank", "training.epochs", "training.seed", "adapter.method", "optimizer.schedule", "samples.sampler",
-        "optimizer.unet_learning_rate",
-    }  # fmt: skip
-
-
-def test_a_problem_in_a_list_or_a_folder_finds_its_field() -> None:
-    assert bind.element_of("adapter.rank") == "lora_trainer_set_adapter_rank"
-    assert bind.element_of("samples.prompts[1]") == "lora_trainer_set_samples_prompts"
-    assert bind.element_of("data.sources[2].repeats") == "lora_trainer_source_2_repeats"
-    assert bind.element_of("/some/picture.png") == ""
 
 
 def test_all_components_stay_out_of_ui_config_and_have_harmless_ids(page: Tab) -> None:
@@ -80,8 +35,10 @@ def test_all_components_stay_out_of_ui_config_and_have_harmless_ids(page: Tab) -
             "number",
             "dropdown",
             "button",
+            "checkboxgroup",
+            "tabs",
         ):
-            assert component.do_not_save_to_config is True, component.label
+            assert component.do_not_save_to_config is True, component.elem_id
             assert component.elem_id is not None
         if getattr(component, "elem_id", None):
             seen.append(component.elem_id)
@@ -237,9 +194,11 @@ def test_folders_are_not_read_where_strangers_could_ask(tmp_path: Path, pictures
     page = Tab(tmp_path, gate=closed)
     page.do("attach")
     page.do("create", new_name="p")
-    page.do("source_0_path", "blur", source_0_path=str(pictures_folder))
-    for button, place in (("scan", "notice"), ("plan", "planned"), ("start", "planned")):
-        page.do(button)
+    page.do("source_path", "blur", source_path=str(pictures_folder))
+    spots = {"plan": "planned", "start": "planned", "enqueue": "planned", "sweep_add": "sweep_result"}
+    for button in ("scan", "plan", "start", "enqueue", "sweep_add", "rate_begin", "import_from_path", "waiting_begin"):
+        place = spots.get(button, "notice")
+        page.do(button, sweep="adapter.rank: 4, 8", import_path=str(pictures_folder))
         assert "not from here" in page.shown(place), button
     assert "<figure>" not in page.shown("pictures")
     assert page.runner.status() is None
@@ -247,7 +206,7 @@ def test_folders_are_not_read_where_strangers_could_ask(tmp_path: Path, pictures
 
 def test_messages_beside_fields_cannot_break_out_of_their_style() -> None:
     style = findings.beside_fields([Problem("error", "adapter.rank", '"}</style><script>', "x")])
-    assert style.count("<") == 2, "the style's own two tags"
+    assert style.count("<") == 4, "the style's own two tags, and those of the list of marked fields"
     text = re.search(r'content:"([^"]*)"', style)
     assert text is not None
     decoded = "".join(chr(int(code, 16)) for code in re.findall(r"\\([0-9a-f]{6})", text.group(1)))
@@ -275,6 +234,9 @@ def test_a_curve_shows_every_run_within_its_frame_even_with_outliers() -> None:
     assert all(0 <= y <= curve.HEIGHT for y in numbers)
     assert max(numbers) - min(numbers) > curve.HEIGHT / 3, "one outlier does not flatten the line"
     assert len(numbers) <= curve.BINS + 1
+    two = curve.drawn([curve.Line("a", points), curve.Line("b", points)], band=False)
+    numbers = [float(y) for y in re.findall(r"[\d.]+,(-?[\d.]+)", re.findall(r'line-1" points="([^"]*)"', two)[0])]
+    assert max(numbers) - min(numbers) > curve.HEIGHT / 2, "where no raw loss is drawn, none takes room"
     broken = replace(points[0], loss=float("nan"), loss_average=float("nan"))
     assert curve.drawn([curve.Line("a", [broken])]) == ""
 
@@ -283,16 +245,3 @@ def test_colours_come_from_the_theme_alone() -> None:
     style = (ROOT / "style.css").read_text(encoding="utf-8")
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?![-_\w])(?=[;\s])", re.sub(r"#lora_trainer\w*", "", style))
     assert not re.search(r"\b(rgb|rgba|hsl|hsla)\(", style)
-
-
-def test_translations_are_of_texts_that_exist(page: Tab) -> None:
-    words = json.loads((ROOT / "localizations" / "ja_JP.json").read_text(encoding="utf-8"))
-    shown = {
-        getattr(c, name, None)
-        for c in page.blocks.blocks.values()
-        for name in ("label", "info", "value", "placeholder")
-    }
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "lib_lora_trainer").rglob("*.py"))
-    unknown = [word for word in words if word not in shown and word not in source]
-    assert unknown == []
-    assert all(words.values())

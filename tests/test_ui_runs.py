@@ -4,7 +4,6 @@ import json
 import re
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -136,16 +135,6 @@ def test_exported_settings_come_back_by_import(page: Tab) -> None:
     page.do("import", toml="[adapter]\nrankk = 3")
     assert "rankk" in page.shown("notice")
     assert projects.load(projects.find(page.root, "mikori")).config.adapter.rank == 16
-
-
-def test_folders_can_be_added_and_removed(page: Tab, tmp_path: Path) -> None:
-    page.do("add_folder")
-    assert page.of("source_1", "visible") is True
-    page.do("source_1_path", "blur", source_1_path=str(tmp_path))
-    page.do("source_0_remove")
-    sources = projects.load(projects.find(page.root, "mikori")).config.data.sources
-    assert [source.path for source in sources] == [str(tmp_path)]
-    assert page.of("source_1", "visible") is False
 
 
 def test_the_bar_warns_of_another_model_and_of_none(page: Tab) -> None:

@@ -46,8 +46,8 @@ def rate_at(step: int, steps: int) -> float:
 def find(run: Run, control: Control) -> Iterator[Event]:
     """Try learning rates and report each; the last event but one is RateFound. The run's weights are spent by it.
 
-    Every part learns at the same rate times its share of the UNet's (`optimizer.text_learning_rate` relative to
-    `optimizer.unet_learning_rate`), so the curve is for the settings as they are.
+    The rate tried is the faster part's, as its setting states it; the other part, LoRA+'s factors and rules keep their
+    proportions to it, so the curve is for the settings as they are.
     """
     probes = _probes(run)
     upcoming = batches.steps(run.material, run.config)
@@ -61,7 +61,7 @@ def find(run: Run, control: Control) -> Iterator[Event]:
         if step is None:  # a small dataset: its pictures again, in the order of the next epochs
             upcoming = batches.steps(run.material, run.config)
             step = next(upcoming)
-        optim.set_rates(run.live.optimizer, rate / _largest(run))
+        optim.set_rates(run.live.optimizer, rate / _stated(run))
         try:
             take(run, step)
             loss = _loss(run, probes)
@@ -100,8 +100,11 @@ def read(points: Sequence[Point], start: float) -> RateFound:
     return RateFound(suggested, finite[first].rate, finite[lowest].rate, text)
 
 
-def _largest(run: Run) -> float:
-    return max(group["base"] for group in run.live.optimizer.param_groups) or 1.0
+def _stated(run: Run) -> float:
+    """Return the larger learning rate in the settings of the parts that are trained."""
+    rates = {"unet": run.config.optimizer.unet_learning_rate, "text": run.config.optimizer.text_learning_rate}
+    parts = {"unet" if layer.part == "unet" else "text" for layer in run.live.adapters}
+    return max(rates[part] for part in parts) or 1.0
 
 
 def _probes(run: Run) -> list[batches.Loaded]:

@@ -51,7 +51,7 @@ def drawn(lines: Sequence[Line], *, band: bool = True) -> str:
     binned = [(line, bins) for line, bins in binned if bins]
     if not binned:
         return ""
-    scale = _scale([bins for _, bins in binned])
+    scale = _scale([bins for _, bins in binned], raw=band)
     body = _band(binned[0][1], scale) if band else ""
     for number, (line, bins) in enumerate(binned):
         body += _line(bins, scale, number) + _marks(line, bins, scale)
@@ -85,13 +85,14 @@ def _bins(points: Sequence[Progress]) -> list[_Bin]:
     return bins
 
 
-def _scale(curves: Sequence[Sequence[_Bin]]) -> _Scale:
+def _scale(curves: Sequence[Sequence[_Bin]], *, raw: bool) -> _Scale:
+    """Return the axes. raw: the raw loss is drawn as well."""
     # A single outlier must not flatten the rest: the raw loss counts up to its 95th percentile, the smoothed one whole.
     smooth = [item.smooth for bins in curves for item in bins]
     high = sorted(item.high for bins in curves for item in bins)
     low = sorted(item.low for bins in curves for item in bins)
-    top = max(high[int(0.95 * (len(high) - 1))], *smooth)
-    bottom = min(low[int(0.05 * (len(low) - 1))], *smooth)
+    top = max(high[int(0.95 * (len(high) - 1))], *smooth) if raw else max(smooth)
+    bottom = min(low[int(0.05 * (len(low) - 1))], *smooth) if raw else min(smooth)
     margin = max((top - bottom) * 0.06, abs(top) * 0.01, 1e-6)
     first = min(bins[0].step for bins in curves)
     last = max(bins[-1].step for bins in curves)

@@ -10,24 +10,19 @@ from typing import Any
 import gradio as gr
 
 from lib_lora_trainer.base.errors import Problem
-from lib_lora_trainer.base.setting import describe
-from lib_lora_trainer.config.data import SourceConfig
-from lib_lora_trainer.config.paths import put
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.dataset.items import Concept, Scan
-from lib_lora_trainer.ui import bind, fields, findings, pictures
-from lib_lora_trainer.ui.fields import plain
+from lib_lora_trainer.ui import components, fields, findings, pictures, source_form
+from lib_lora_trainer.ui.components import button, plain
+from lib_lora_trainer.ui.source_form import SourceForm
 
 
 @dataclass(frozen=True)
 class DatasetTab:
-    """The step's components. cells: of all rows, in the order of `bind.COLUMNS`."""
+    """The step's components."""
 
     triggers: Any
-    rows: tuple[Any, ...]
-    cells: tuple[Any, ...]
-    removes: tuple[Any, ...]
-    add: Any
+    folders: SourceForm
     scan: Any
     cancel: Any
     progress: Any
@@ -51,15 +46,12 @@ def layout() -> DatasetTab:
     """Make the step's components."""
     with gr.Row(elem_classes="lora-trainer-columns"):
         with gr.Column(scale=2, min_width=320, elem_classes="lora-trainer-decide"):
-            rows, cells, removes = _rows()
-            add = plain(gr.Button("Add folder", size="sm", elem_id="lora_trainer_add_folder"))
+            folders = source_form.layout()
             about = next(field for field in fields.all_fields() if field.path == "triggers")
-            triggers = fields.component(about, ())
+            triggers = components.component(about)
             with gr.Row(elem_classes="lora-trainer-actions"):
-                scan = plain(gr.Button("Scan folders", variant="primary", elem_id="lora_trainer_scan", min_width=120))
-                cancel = plain(
-                    gr.Button("Cancel", visible=False, elem_id="lora_trainer_cancel_scan", min_width=80, scale=0)
-                )
+                scan = button("Scan folders", "scan", variant="primary", min_width=120)
+                cancel = button("Cancel", "cancel_scan", visible=False, min_width=80, scale=0)
             progress = gr.HTML(elem_id="lora_trainer_scan_progress")
             summary = gr.HTML(elem_id="lora_trainer_scan_summary")
             concepts = gr.HTML(elem_id="lora_trainer_concepts")
@@ -73,49 +65,13 @@ def layout() -> DatasetTab:
             )  # fmt: skip
             gallery = gr.HTML(value=nothing(), elem_id="lora_trainer_pictures")
             with gr.Row(visible=False, elem_id="lora_trainer_pager") as pager:
-                previous = plain(gr.Button("Previous", size="sm", elem_id="lora_trainer_previous_page", min_width=80))
+                previous = button("Previous", "previous_page", size="sm", min_width=80)
                 page = gr.HTML(elem_id="lora_trainer_page")
-                following = plain(gr.Button("Next", size="sm", elem_id="lora_trainer_next_page", min_width=80))
+                following = button("Next", "next_page", size="sm", min_width=80)
     return DatasetTab(
-        triggers, rows, cells, removes, add, scan, cancel, progress, summary, concepts, problems, kind, gallery, pager,
-        previous, page, following,
+        triggers, folders, scan, cancel, progress, summary, concepts, problems, kind, gallery, pager, previous, page,
+        following,
     )  # fmt: skip
-
-
-def _rows() -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
-    rows, cells, removes = [], [], []
-    about = {name: describe(SourceConfig, name) for name in ("path", "repeats", "fallback_caption")}
-    for index in range(bind.ROWS):
-        prefix = f"lora_trainer_source_{index}"
-        with gr.Group(visible=index == 0, elem_id=prefix, elem_classes="lora-trainer-source") as row:
-            path = gr.Textbox(
-                label=about["path"].label, info=about["path"].help, elem_id=f"{prefix}_path", max_lines=1,
-                placeholder="/pictures/my-character",
-            )  # fmt: skip
-            with gr.Row():
-                repeats = gr.Number(
-                    label=about["repeats"].label, value=0, elem_id=f"{prefix}_repeats", min_width=130, scale=1,
-                    info="0 = by the folder's name",
-                )  # fmt: skip
-                fallback = gr.Textbox(
-                    label=about["fallback_caption"].label, elem_id=f"{prefix}_fallback_caption", min_width=140, scale=3,
-                    info="Empty = the trigger words", max_lines=1,
-                )  # fmt: skip
-                removes.append(plain(gr.Button("Remove", size="sm", elem_id=f"{prefix}_remove", min_width=80, scale=0)))
-        rows.append(row)
-        cells += [plain(path), plain(repeats), plain(fallback)]
-    return tuple(rows), tuple(cells), tuple(removes)
-
-
-def without(config: RunConfig, row: int) -> RunConfig:
-    """Return the settings without the folder in that row."""
-    kept = tuple(source for index, source in enumerate(config.data.sources) if index != row)
-    return put(config, "data.sources", kept)
-
-
-def rows_shown(sources: Sequence[SourceConfig], extra: int = 0) -> int:
-    """Return how many rows of folders are visible: all that are filled, one at least, and what was added."""
-    return min(bind.ROWS, max(1, len(sources) + extra))
 
 
 def nothing() -> str:

@@ -7,6 +7,7 @@ from html import escape
 
 from lib_lora_trainer.base.errors import Problem, ProblemsFound
 from lib_lora_trainer.ui import bind, fields
+from lib_lora_trainer.ui.relevance import css_text
 
 _SIGNS = {"error": "✕", "warning": "!", "note": "i"}
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -41,19 +42,26 @@ def notice(messages: Sequence[str], kind: str = "note") -> str:
 def beside_fields(problems: Sequence[Problem]) -> str:
     """Return a style sheet that puts each problem under the field it names, as text and as a coloured border.
 
-    A style needs no script and survives every redrawing of the form. The text is written in escapes only.
+    A style needs no script and survives every redrawing of the form. The text is written in escapes only. A marked
+    field is shown even where the fold around it or its lack of meaning would hide it; `data-marked` tells the page's
+    script which folds to open.
     """
-    rules = ""
+    rules, marked = "", []
     for problem in problems:
-        where = bind.element_of(problem.where)
+        where = bind.selector_of(problem.where)
         if where and problem.severity != "note":
             text = f"{problem.message} {problem.fix}".strip()
             rules += (
-                f"#{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
-                f'#{where}::after{{content:"{_style_text(text)}";display:block;padding:.25em .2em;'
-                f"font-size:var(--text-sm);color:var(--error-text-color)}}"
+                f"{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
+                f"#lora_trainer_root #lora_trainer_steps {where}{{display:block!important}}"
+                f'{where}::after{{content:"{css_text(text)}"!important;display:block;padding:.25em .2em;'
+                f"font-size:var(--text-sm);color:var(--error-text-color)!important}}"
             )
-    return f"<style>{rules}</style>" if rules else ""
+            rules += _in_list(problem.where)
+            field = fields.field_of(problem.where)
+            marked += [fields.element(field.path)] if field else []
+    names = f'<span id="lora_trainer_marked" data-marked="{" ".join(dict.fromkeys(marked))}"></span>'
+    return f"<style>{rules}</style>{names}" if rules else ""
 
 
 def figures(pairs: Sequence[tuple[str, str]]) -> str:
@@ -62,18 +70,32 @@ def figures(pairs: Sequence[tuple[str, str]]) -> str:
     return f'<div class="lora-trainer-figures">{cells}</div>'
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of plain texts; a row's first cell is its head."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(
+        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>" for row in rows
+    )
+    return f'<table class="lora-trainer-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
 def empty(title: str, text: str) -> str:
     """Return what an empty step shows: what to do first."""
     return f'<div class="lora-trainer-empty"><b>{escape(title)}</b><p>{escape(text)}</p></div>'
 
 
+def _in_list(where: str) -> str:
+    """Return the rule that marks a folder in the list of folders."""
+    folder = fields.folder_of(where)
+    if folder is None:
+        return ""
+    entry = f"#lora_trainer_source_chosen label:nth-of-type({folder + 1})"
+    return f"{entry}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
+
+
 def _item(problem: Problem) -> str:
-    where = fields.label_of(problem.where) if bind.element_of(problem.where) else problem.where
+    where = fields.label_of(problem.where) if bind.selector_of(problem.where) else problem.where
     place = f"<b>{escape(where)}</b> " if where else ""
     fix = f' <span class="lora-trainer-fix">{escape(problem.fix)}</span>' if problem.fix else ""
     sign = f'<i aria-label="{problem.severity}">{_SIGNS[problem.severity]}</i>'
     return f'<li class="lora-trainer-{problem.severity}">{sign}<div>{place}{escape(problem.message)}{fix}</div></li>'
-
-
-def _style_text(text: str) -> str:
-    return "".join(f"\\{ord(letter):06x}" for letter in text)

@@ -102,7 +102,7 @@ def _figures(last: Progress | None) -> str:
 
 def _said(note: Note) -> Problem:
     where, colon, text = note.text.partition(": ")
-    if colon and bind.element_of(where):  # a problem of the plan, written out: named like its field again
+    if colon and bind.selector_of(where):  # a problem of the plan, written out: named like its field again
         return Problem(note.severity, where, text)
     return Problem(note.severity, "", note.text)
 

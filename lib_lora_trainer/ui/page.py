@@ -11,8 +11,17 @@ from typing import Any
 import gradio as gr
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
-from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.ui import bind, dataset_tab, fields, findings, pictures, project_bar, train_tab
+from lib_lora_trainer.ui import (
+    bind,
+    dataset_tab,
+    fields,
+    findings,
+    pictures,
+    project_bar,
+    relevance,
+    source_form,
+    train_tab,
+)
 from lib_lora_trainer.ui.dataset_tab import DatasetTab
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.project_bar import Bar
@@ -31,19 +40,21 @@ inputs and outputs, each time a page is opened, which takes many seconds."""
 class Page:
     """Every component that events read or write.
 
-    session, seen (what the live panel shows), number (page of the gallery), extra (added rows): per browser.
-    status: read by the page's script. styles: problems beside their fields.
+    session, seen (what the live panel shows), seen_rate (the same of the search for a learning rate), number (page of
+    the gallery): per browser. status: read by the page's script. styles: problems beside their fields; relevance: which
+    fields mean something as the others stand.
     """
 
     session: Any
     seen: Any
+    seen_rate: Any
     number: Any
-    extra: Any
     remembered: Any
     attach: Any
     refresh: Any
     status: Any
     styles: Any
+    relevance: Any
     welcome: Any
     steps: Any
     bar: Bar
@@ -56,20 +67,23 @@ class Page:
     def form(self) -> list[Any]:
         """The settings' components in the order of `bind.values`."""
         held = {**self.train.settings, "triggers": self.dataset.triggers}
-        return [held[field.path] for field in fields.all_fields()] + list(self.dataset.cells)
+        return [held[field.path] for field in fields.all_fields()] + self.dataset.folders.entered
 
     @property
     def saving(self) -> set[Any]:
         """What saving the form may update."""
-        return {self.session, self.styles, self.bar.notice, self.train.start, self.train.planned}
+        return {
+            self.session, self.styles, self.relevance, self.bar.notice, self.train.start, self.train.planned,
+            *self.dataset.folders.listed, *self.dataset.folders.cells.values(),
+        }  # fmt: skip
 
     @property
     def everything(self) -> set[Any]:
         """What `shown` may update, for the outputs of an event."""
         bar, data, train = self.bar, self.dataset, self.train
         return {
-            self.session, self.seen, self.number, self.extra, self.styles, self.welcome, self.steps, bar.project,
-            bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.rows, *data.shown,
+            self.session, self.seen, self.seen_rate, self.number, self.styles, self.relevance, self.welcome, self.steps,
+            bar.project, bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.folders.all, *data.shown,
             train.undo, train.start, train.planned,
         }  # fmt: skip
 
@@ -92,16 +106,17 @@ def told(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
     return guarded
 
 
-def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = ()) -> Updates:
-    """Return the updates that make the whole page show a session."""
+def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = (), folder: int = 0) -> Updates:
+    """Return the updates that make the whole page show a session, with the form on one of its folders."""
     is_open = bool(session.project)
     model = project_bar.model_of(place)
-    form = dict(zip(page.form, bind.values(session.config), strict=True))
+    form = dict(zip(page.form, bind.values(session.config, folder), strict=True))
     return {
         page.session: session,
         page.seen: "",
-        page.extra: 0,
+        page.seen_rate: "-",
         page.styles: "",
+        page.relevance: relevance.style(session.config),
         page.welcome: gr.update(visible=not is_open),
         page.steps: gr.update(visible=is_open),
         page.bar.project: project_bar.project_update(place, session),
@@ -113,15 +128,9 @@ def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = 
         page.train.start: gr.update(interactive=session.ready),
         page.train.planned: gr.update() if session.ready else train_tab.unplanned(),
         **form,
-        **rows(page, session.config, 0),
+        **source_form.shown(page.dataset.folders, session.config, folder),
         **scanned(place, page, session),
     }
-
-
-def rows(page: Page, config: RunConfig, extra: int) -> Updates:
-    """Return which rows of folders are visible."""
-    count = dataset_tab.rows_shown(config.data.sources, extra)
-    return {row: gr.update(visible=index < count) for index, row in enumerate(page.dataset.rows)}
 
 
 def scanned(place: Place, page: Page, session: Session) -> Updates:
@@ -169,9 +178,10 @@ def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Session
     Where another browser's changes came in, the form does not show them yet: the session then counts as stale, and the
     page draws itself anew as soon as nobody is typing.
     """
-    config = bind.configuration(session.config, entered, place.host.samplers())
+    config = bind.configuration(session.config, entered, place.host.samplers(), session.saved_as)
     if config == session.config:
         return session
+    session = replace(session, saved_as=bind.folder_entered(entered))
     committed = commit(place.projects, session, config)
     if not committed.reload:
         return committed.session

@@ -9,6 +9,7 @@ from pathlib import Path
 from lib_lora_trainer.app.queue import Runner
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui.scans import Scans
+from lib_lora_trainer.ui.searches import Searches
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Place:
     """What the tab needs to know of its surroundings.
 
     projects: the folder that holds one folder per project. gate: raises UserError where folders of this machine must
-    not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found.
+    not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found in the
+    folders; searches: for a learning rate.
     """
 
     host: Host
@@ -25,3 +27,4 @@ class Place:
     gate: Callable[[], None]
     txt2img: bool
     scans: Scans
+    searches: Searches

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from lib_lora_trainer.app import projects
-from lib_lora_trainer.base import codec
 from lib_lora_trainer.base.errors import ProblemsFound
-from lib_lora_trainer.config import run as run_config
-from lib_lora_trainer.config.recipes import RECIPES, apply
-from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.ui import dataset_tab, findings
+from lib_lora_trainer.ui import bind, findings, relevance, source_form
 from lib_lora_trainer.ui import page as pages
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
-from lib_lora_trainer.ui.session import Session, commit, described, latest, opened, project_of
-from lib_lora_trainer.ui.train_tab import recipe_html
+from lib_lora_trainer.ui.session import Session, commit, latest, opened
 
 
 def wire(place: Place, page: Page, rescan: Any) -> None:
     """Connect the events. rescan: called with an event, to follow it by a scan where none is known."""
 
-    def attach(session: Session, remembered: str | None) -> Updates:
-        return pages.shown(place, page, latest(place.projects, session, remembered or ""), session.told)
+    def attach(session: Session, remembered: str | None, key: str | None) -> Updates:
+        now = latest(place.projects, session, remembered or "")
+        folder = bind.folder_of(now.config, key or "") if now.project == session.project else 0
+        return pages.shown(place, page, now, session.told, folder)
 
     def choose(name: str | None) -> Updates:
         return pages.shown(place, page, opened(place.projects, name or ""))
@@ -39,9 +35,9 @@ def wire(place: Place, page: Page, rescan: Any) -> None:
     rescan(
         page.attach.click(
             told(page, attach),
-            [page.session, page.remembered],
+            [page.session, page.remembered, page.dataset.folders.key],
             everything,
-            _js="() => loraTrainer.remembered()",
+            _js="(session, project, folder) => loraTrainer.remembered(folder)",
             **QUIET,
         )
     )
@@ -68,9 +64,16 @@ def saver(place: Place, page: Page) -> Callable[..., Updates]:
         changed: Updates = {
             page.session: saved,
             page.styles: "",
+            page.relevance: relevance.style(saved.config),
             page.bar.notice: findings.notice(saved.told),
             page.train.start: gr.update(interactive=saved.ready),
         }
+        folders = page.dataset.folders
+        if saved.config.data.sources != session.config.data.sources:
+            changed.update(source_form.listed(folders, saved.config))
+        elif saved.config.data != session.config.data:
+            meanings = source_form.standing_for(folders, saved.config)
+            changed.update({cell: gr.update(**update) for cell, update in meanings.items()})
         if session.ready and not saved.ready:
             text = "The settings have changed since the plan. Make a new one before you start."
             changed[page.train.planned] = findings.notice([text])
@@ -82,70 +85,31 @@ def saver(place: Place, page: Page) -> Callable[..., Updates]:
 def wire_form(page: Page, save: Callable[..., Updates]) -> None:
     """Save every edit as it is made."""
     for component in page.form:
+        if component is page.dataset.folders.key:
+            continue
         kind = type(component).__name__.lower()
-        events = [component.input] if kind in ("checkbox", "dropdown") else [component.blur, component.submit]
+        events = [component.input] if kind in ("checkbox", "dropdown", "radio") else [component.blur, component.submit]
         for event in events:
             event(save, [page.session, *page.form], page.saving, **QUIET)
 
 
 def wire_folders(place: Place, page: Page) -> None:
-    """Connect the rows of folders: add one, remove one."""
+    """Connect the list of folders: choose one, add one, remove one."""
+    folders = page.dataset.folders
 
-    def add(session: Session, extra: int) -> Updates:
-        return {page.extra: extra + 1, **pages.rows(page, session.config, extra + 1)}
+    def choose(session: Session, number: str | None) -> Updates:
+        wanted = int(number) if number and number.isdecimal() else 0
+        return source_form.shown(folders, session.config, wanted)
 
-    def remover(row: int) -> Any:
-        def remove(session: Session) -> Updates:
-            config = dataset_tab.without(session.config, row)
-            committed = commit(place.projects, session, config)
-            return pages.shown(place, page, committed.session, committed.messages)
+    def add(session: Session) -> Updates:
+        return source_form.shown(folders, session.config, len(session.config.data.sources))
 
-        return remove
+    def remove(session: Session, key: str | None) -> Updates:
+        folder = bind.folder_of(session.config, key or "")
+        committed = commit(place.projects, session, source_form.without(session.config, folder))
+        return pages.shown(place, page, committed.session, committed.messages, max(folder - 1, 0))
 
-    page.dataset.add.click(
-        told(page, add), [page.session, page.extra], {page.extra, *page.dataset.rows, page.bar.notice}, **QUIET
-    )
-    for row, button in enumerate(page.dataset.removes):
-        button.click(told(page, remover(row)), [page.session], page.everything, **QUIET)
-
-
-def wire_whole(place: Place, page: Page) -> None:
-    """Connect what replaces many settings at once: recipes, import, undo; and the export."""
-    train = page.train
-
-    def put(session: Session, config: RunConfig, what: str) -> Updates:
-        before = session.config
-        committed = commit(place.projects, session, config)
-        changes = projects.differences(before, committed.session.config)
-        said = f"{what} {described(changes)}." if changes else "Nothing to change: the settings are like that already."
-        session = replace(committed.session, undo=before if changes else session.undo)
-        return pages.shown(place, page, session, (said, *committed.messages))
-
-    def use_recipe(session: Session, name: str | None) -> Updates:
-        if name is None or name not in RECIPES:
-            return {page.bar.notice: findings.notice(["Choose a recipe in the list first."], "warning")}
-        return put(session, apply(RECIPES[name], session.config), f"{name}:")
-
-    def take_back(session: Session) -> Updates:
-        if session.undo is None:
-            return {}
-        committed = commit(place.projects, session, session.undo)
-        session = replace(committed.session, undo=None)
-        return pages.shown(place, page, session, ("Taken back.", *committed.messages))
-
-    def take_in(session: Session, text: str) -> Updates:
-        project = project_of(place.projects, session)
-        config = codec.from_toml(RunConfig, text or "", "TOML", run_config.MIGRATIONS)
-        return put(session, run_config.with_absolute_sources(config, project.folder), "Imported:")
-
-    train.recipe.input(
-        lambda name: (recipe_html(name), gr.update(interactive=name in RECIPES)),
-        [train.recipe], [train.recipe_text, train.apply], **QUIET,
-    )  # fmt: skip
-    train.apply.click(told(page, use_recipe), [page.session, train.recipe], page.everything, **QUIET)
-    train.undo.click(told(page, take_back), [page.session], page.everything, **QUIET)
-    train.importing.click(told(page, take_in), [page.session, train.toml], page.everything, **QUIET)
-    train.export.click(
-        told(page, lambda session: {train.toml: codec.to_toml(session.config)}),
-        [page.session], {train.toml, page.bar.notice, page.styles}, **QUIET,
-    )  # fmt: skip
+    told_too = {page.bar.notice, page.styles}
+    folders.chosen.input(told(page, choose), [page.session, folders.chosen], folders.all | told_too, **QUIET)
+    folders.add.click(told(page, add), [page.session], folders.all | told_too, **QUIET)
+    folders.remove.click(told(page, remove), [page.session, folders.key], page.everything, **QUIET)

@@ -13,7 +13,7 @@ from lib_lora_trainer.app.queue import Status
 from lib_lora_trainer.base.errors import HostRefusal
 from lib_lora_trainer.hosts.api import ModelInfo
 from lib_lora_trainer.ui import live
-from lib_lora_trainer.ui.fields import plain
+from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session
 
@@ -108,9 +108,10 @@ def running_html(place: Place, status: Status | None) -> str:
     if status is None or not (status.busy or status.state == "paused"):
         return ""
     known = place.runner.events(status.project, status.run)
+    waiting = f"<small>{len(status.waiting)} waiting</small>" if status.waiting else ""
     return (
         f'<div class="lora-trainer-live lora-trainer-small" data-state="{status.state}"><header><b>'
-        f"{escape(status.project.name)}</b>{live.badge(status.state)}</header>"
+        f"{escape(status.project.name)}</b>{live.badge(status.state)}{waiting}</header>"
         f"{live.progress(status.state, known)}</div>"
     )
 

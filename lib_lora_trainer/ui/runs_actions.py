@@ -11,7 +11,7 @@ from lib_lora_trainer.app import runs
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.config.paths import put
 from lib_lora_trainer.ui import page as pages
-from lib_lora_trainer.ui import runs_tab, watch
+from lib_lora_trainer.ui import run_detail, runs_tab, waiting_list, watch
 from lib_lora_trainer.ui.page import QUIET, Page, Updates, told
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, commit, project_of
@@ -27,13 +27,14 @@ def wire(place: Place, page: Page) -> None:
         status = place.runner.status()
         free = not (status and status.busy)
         return {
-            step.detail: runs_tab.detail(place.runner, project, first or "", second or ""),
+            step.detail: run_detail.html(place.runner, project, first or "", second or ""),
             step.again: gr.update(visible=bool(line and free and line.state in runs_tab.RESUMABLE)),
             step.repeat: gr.update(visible=line is not None),
         }
 
     def resume(session: Session, seen: str, first: str | None) -> Updates:
         project = project_of(place.projects, session)
+        place.searches.refuse_when_busy()
         place.runner.resume(place.host, project, first or "")
         return {step.again: gr.update(visible=False), **watch.follow(place, page, session, seen)}
 
@@ -48,7 +49,11 @@ def wire(place: Place, page: Page) -> None:
         return pages.shown(place, page, kept, (text, *committed.messages))
 
     def reread(session: Session) -> Updates:
-        return watch.history(place, page, project_of(place.projects, session)) if session.project else {}
+        if not session.project:
+            return {}
+        project = project_of(place.projects, session)
+        waiting = waiting_list.shown(page.runs.waiting, place.runner, project, session.config)
+        return {**watch.history(place, page, project), **waiting}
 
     told_too = {page.bar.notice, page.styles}
     for chosen in (step.first, step.second):
@@ -63,5 +68,5 @@ def wire(place: Place, page: Page) -> None:
         **QUIET,
     )
     step.repeat.click(told(page, repeat), [page.session, step.first], page.everything, **QUIET)
-    listed: set[Any] = {step.table, step.first, step.second} | told_too
+    listed: set[Any] = {step.table, step.first, step.second} | step.waiting.watched | told_too
     page.runs_step.select(told(page, reread), [page.session], listed, **QUIET)

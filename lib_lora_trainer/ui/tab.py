@@ -16,16 +16,20 @@ from lib_lora_trainer.ui import (
     findings,
     project_actions,
     project_bar,
+    queue_actions,
+    rate_actions,
     runs_actions,
     runs_tab,
     train_actions,
     train_tab,
     watch,
+    whole_actions,
 )
-from lib_lora_trainer.ui.fields import plain
+from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.page import Page
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.scans import Scans
+from lib_lora_trainer.ui.searches import shared
 from lib_lora_trainer.ui.session import Session
 
 
@@ -37,7 +41,11 @@ def build(
     projects: the folder with one folder per project. gate: raises UserError where folders of this machine must not be
     read on a visitor's word. txt2img: whether a txt2img tab is beside it. look: passed to Blocks (`css`, `theme`).
     """
-    place = Place(host, runner, projects, gate, txt2img, Scans())
+    return at(Place(host, runner, projects, gate, txt2img, Scans(), shared()), **look)
+
+
+def at(place: Place, **look: Any) -> gr.Blocks:
+    """Return the tab at its place. look: passed to Blocks."""
     with gr.Blocks(analytics_enabled=False, title="LoRA Trainer", **look) as blocks:
         with gr.Column(elem_id="lora_trainer_root"):
             page = _layout(place)
@@ -46,10 +54,14 @@ def build(
         project_actions.wire(place, page, follow_by_scan)
         project_actions.wire_form(page, save)
         project_actions.wire_folders(place, page)
-        project_actions.wire_whole(place, page)
+        whole_actions.wire(place, page)
+        whole_actions.wire_file(place, page)
         train_actions.wire(place, page, save)
         train_actions.wire_run(place, page)
         train_actions.wire_test(place, page)
+        queue_actions.wire(place, page, save)
+        queue_actions.wire_waiting(place, page)
+        rate_actions.wire(place, page)
         runs_actions.wire(place, page)
         watch.wire(place, page)
     return blocks
@@ -58,6 +70,7 @@ def build(
 def _layout(place: Place) -> Page:
     bar = project_bar.layout()
     styles = gr.HTML(elem_id="lora_trainer_styles", elem_classes="lora-trainer-hidden")
+    relevance = gr.HTML(elem_id="lora_trainer_relevance", elem_classes="lora-trainer-hidden")
     welcome = gr.HTML(
         findings.empty(
             "From a folder of pictures to a file for txt2img",
@@ -67,7 +80,7 @@ def _layout(place: Place) -> Page:
         visible=False,
         elem_id="lora_trainer_welcome",
     )
-    with gr.Column(visible=False, elem_id="lora_trainer_body") as steps, gr.Tabs(elem_id="lora_trainer_steps"):
+    with gr.Column(visible=False, elem_id="lora_trainer_body") as steps, plain(gr.Tabs(elem_id="lora_trainer_steps")):
         with gr.Tab("Dataset", elem_id="lora_trainer_step_dataset"):
             dataset = dataset_tab.layout()
         with gr.Tab("Train", elem_id="lora_trainer_step_train"):
@@ -82,13 +95,14 @@ def _layout(place: Place) -> Page:
     return Page(
         session=gr.State(Session()),
         seen=gr.State(""),
+        seen_rate=gr.State(""),
         number=gr.State(0),
-        extra=gr.State(0),
         remembered=remembered,
         attach=attach,
         refresh=refresh,
         status=status,
         styles=styles,
+        relevance=relevance,
         welcome=welcome,
         steps=steps,
         bar=bar,

@@ -25,11 +25,13 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> None:
     """Connect the events of the plan and the start. save: the event function that saves the form."""
 
     def plan(session: Session, *entered: Any) -> Updates:
-        return _planned(place, page, session, entered)[2]
+        return planned(place, page, session, entered)[2]
 
     def start(session: Session, *entered: Any) -> Updates:
-        session, found, updates = _planned(place, page, session, entered)
+        place.searches.refuse_when_busy()
+        session, found, updates = planned(place, page, session, entered)
         if not found.errors:
+            place.searches.refuse_when_busy()  # once more: a plan takes its time
             place.runner.start(place.host, project_of(place.projects, session), session.config)
             updates[page.train.planned] = ""
         return updates
@@ -42,7 +44,7 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> None:
     scanned = {page.number, *page.dataset.shown, page.bar.notice, page.styles}
     for button, work in ((train.plan, plan), (train.start, start)):
         saved = button.click(save, form, page.saving, **QUIET)
-        done = saved.then(_reported(page, work), form, busy, api_name=False)
+        done = saved.then(reported(page, work), form, busy, api_name=False)
         seen = done.then(watch.follower(place, page), [page.session, page.seen], watch.outputs(page), **QUIET)
         seen.then(told(page, show), [page.session], scanned, **QUIET)
 
@@ -54,7 +56,11 @@ def wire_run(place: Place, page: Page) -> None:
         def ask(session: Session, seen: str) -> Updates:
             if wish == "pause":
                 place.runner.pause()
-            elif wish == "stop":
+                return watch.follow(place, page, session, seen)
+            status = place.runner.status()
+            if not (status and status.busy):
+                place.searches.refuse_when_busy()
+            if wish == "stop":
                 place.runner.stop()
             else:
                 _resume(place, session)
@@ -85,7 +91,7 @@ def wire_test(place: Place, page: Page) -> None:
     done.then(None, [page.train.to_txt2img], None, _js="(text) => { loraTrainer.toTxt2img(text); }", api_name=False)
 
 
-def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[Session, Plan, Updates]:
+def planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[Session, Plan, Updates]:
     """Save the form, plan it, note the model it was planned on; the plan's warnings are about the one noted before."""
     place.gate()
     session = pages.read_form(place, session, entered)
@@ -106,19 +112,26 @@ def _planned(place: Place, page: Page, session: Session, entered: Any) -> tuple[
     return session, found, updates
 
 
-def _reported(page: Page, work: Any) -> Any:
-    def reported(*entered: Any) -> Updates:
-        try:
-            return work(*entered)  # type: ignore[no-any-return]
-        except TrainerError as error:
-            problems = findings.of_error(error)
-            return {
-                page.train.planned: findings.listed(problems),
-                page.styles: findings.beside_fields(problems),
-                page.train.start: gr.update(interactive=False),
-            }
+def reported(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
+    """Return `work` with what forbids it shown in the plan's place instead of raised."""
 
-    return reported
+    def told_in_place(*entered: Any) -> Updates:
+        try:
+            return work(*entered)
+        except TrainerError as error:
+            return refused(page, error)
+
+    return told_in_place
+
+
+def refused(page: Page, error: TrainerError) -> Updates:
+    """Return the updates that tell why there is no plan."""
+    problems = findings.of_error(error)
+    return {
+        page.train.planned: findings.listed(problems),
+        page.styles: findings.beside_fields(problems),
+        page.train.start: gr.update(interactive=False),
+    }
 
 
 def _resume(place: Place, session: Session) -> None:

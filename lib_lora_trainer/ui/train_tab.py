@@ -12,8 +12,11 @@ import gradio as gr
 from lib_lora_trainer.config.recipes import RECIPES
 from lib_lora_trainer.plan import describe
 from lib_lora_trainer.plan.plan import Plan
-from lib_lora_trainer.ui import fields, findings
-from lib_lora_trainer.ui.fields import Field, plain
+from lib_lora_trainer.ui import file_form, findings, rate_form, settings_form, sweep_form
+from lib_lora_trainer.ui.components import button, plain
+from lib_lora_trainer.ui.file_form import FileForm
+from lib_lora_trainer.ui.rate_form import RateForm
+from lib_lora_trainer.ui.sweep_form import SweepForm
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,12 @@ class TrainTab:
     apply: Any
     undo: Any
     settings: dict[str, Any]
-    toml: Any
-    export: Any
-    importing: Any
+    file: FileForm
+    rate: RateForm
+    sweep: SweepForm
     plan: Any
     start: Any
+    enqueue: Any
     planned: Any
     live: Any
     samples: Any
@@ -44,35 +48,27 @@ def layout(samplers: Sequence[str]) -> TrainTab:
     with gr.Row(elem_classes="lora-trainer-columns"):
         with gr.Column(scale=2, min_width=320, elem_classes="lora-trainer-decide"):
             recipe, recipe_text, apply, undo = _recipes()
-            settings = _essential(samplers)
-            settings.update(_folded(samplers))
-            toml, export, importing = _toml()
+            settings = settings_form.layout(samplers)
+            file = file_form.layout()
         with gr.Column(scale=3, min_width=320, elem_classes="lora-trainer-see"):
             live = gr.HTML(elem_id="lora_trainer_live")
             with gr.Row(visible=False, elem_id="lora_trainer_test_row") as test_row:
                 test_file = plain(
                     gr.Dropdown(label="File to test", choices=[], elem_id="lora_trainer_test_file", scale=3)
                 )
-                test = plain(
-                    gr.Button("Test in txt2img", variant="primary", elem_id="lora_trainer_test", scale=2, min_width=150)
-                )
+                test = button("Test in txt2img", "test", variant="primary", scale=2, min_width=150)
             samples = gr.HTML(elem_id="lora_trainer_samples")
             with gr.Row(elem_classes="lora-trainer-actions"):
-                plan = plain(gr.Button("Make a plan", elem_id="lora_trainer_plan", min_width=120))
-                start = plain(
-                    gr.Button(
-                        "Start training",
-                        variant="primary",
-                        interactive=False,
-                        elem_id="lora_trainer_start",
-                        min_width=120,
-                    )
-                )
+                plan = button("Make a plan", "plan", min_width=120)
+                start = button("Start training", "start", variant="primary", interactive=False, min_width=120)
+                enqueue = button("Add to queue", "enqueue", min_width=120)
             planned = gr.HTML(value=unplanned(), elem_id="lora_trainer_planned")
+            rate = rate_form.layout()
+            sweep = sweep_form.layout()
             with gr.Row(elem_classes="lora-trainer-hidden"):
                 to_txt2img = plain(gr.Textbox(show_label=False, elem_id="lora_trainer_to_txt2img"))
     return TrainTab(
-        recipe, recipe_text, apply, undo, settings, toml, export, importing, plan, start, planned, live, samples,
+        recipe, recipe_text, apply, undo, settings, file, rate, sweep, plan, start, enqueue, planned, live, samples,
         test_row, test_file, test, to_txt2img,
     )  # fmt: skip
 
@@ -86,60 +82,10 @@ def _recipes() -> tuple[Any, Any, Any, Any]:
                     info="Values that a guide recommends. Yours stay where the recipe says nothing.",
                 )
             )  # fmt: skip
-            apply = plain(
-                gr.Button("Use recipe", elem_id="lora_trainer_apply_recipe", scale=0, min_width=110, interactive=False)
-            )
+            apply = button("Use recipe", "apply_recipe", scale=0, min_width=110, interactive=False)
         recipe_text = gr.HTML(elem_id="lora_trainer_recipe_text")
-        undo = plain(gr.Button("Undo", size="sm", visible=False, elem_id="lora_trainer_undo"))
+        undo = button("Undo", "undo", size="sm", visible=False)
     return recipe, recipe_text, apply, undo
-
-
-def _essential(samplers: Sequence[str]) -> dict[str, Any]:
-    made = {}
-    with gr.Group(elem_classes="lora-trainer-form"):
-        for field in fields.visible_fields():
-            made[field.path] = fields.component(field, samplers)
-    return made
-
-
-def _folded(samplers: Sequence[str]) -> dict[str, Any]:
-    made = {}
-    with gr.Accordion("More settings", open=False, elem_id="lora_trainer_more"):
-        plain(
-            gr.Textbox(
-                label="Search", placeholder="e.g. warm-up, seed, bucket", elem_id="lora_trainer_search", max_lines=1
-            )
-        )
-        for group, title in fields.GROUPS.items():
-            members = [field for field in fields.folded_fields() if field.group == group]
-            if members:
-                made.update(_group(title, members, samplers))
-    return made
-
-
-def _group(title: str, members: Sequence[Field], samplers: Sequence[str]) -> dict[str, Any]:
-    with gr.Group(elem_classes="lora-trainer-group lora-trainer-form"):
-        gr.HTML(f"<h4>{escape(title)}</h4>")
-        return {field.path: fields.component(field, samplers) for field in members}
-
-
-def _toml() -> tuple[Any, Any, Any]:
-    with gr.Accordion("Settings as TOML", open=False, elem_id="lora_trainer_toml_fold"):
-        toml = plain(
-            gr.Textbox(
-                label="TOML", lines=10, max_lines=24, elem_id="lora_trainer_toml", show_copy_button=True,
-                info="The same file that the command line reads.",
-            )
-        )  # fmt: skip
-        with gr.Row():
-            export = plain(gr.Button("Export", size="sm", elem_id="lora_trainer_export", min_width=80))
-            download = plain(gr.Button("Download", size="sm", elem_id="lora_trainer_download", min_width=80))
-            choose = plain(gr.Button("Open file", size="sm", elem_id="lora_trainer_open_toml", min_width=80))
-            importing = plain(gr.Button("Import", size="sm", elem_id="lora_trainer_import", min_width=80))
-        # Both stay in the browser: the page reads and writes the text itself, no path reaches the server.
-        download.click(None, None, None, _js="() => { loraTrainer.download(); }", api_name=False)
-        choose.click(None, None, None, _js="() => { loraTrainer.open(); }", api_name=False)
-    return toml, export, importing
 
 
 def recipe_html(name: str | None) -> str:

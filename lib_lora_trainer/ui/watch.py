@@ -15,10 +15,12 @@ from lib_lora_trainer.app import projects, runs
 from lib_lora_trainer.app.projects import Project
 from lib_lora_trainer.app.runs import RunState
 from lib_lora_trainer.base.errors import TrainerError
-from lib_lora_trainer.ui import dataset_tab, findings, live, pictures, project_bar, runs_tab
+from lib_lora_trainer.ui import dataset_tab, findings, live, pictures, project_bar, rate_form, runs_tab, waiting_list
 from lib_lora_trainer.ui.page import QUIET, Page, Updates
 from lib_lora_trainer.ui.place import Place
-from lib_lora_trainer.ui.session import Session
+from lib_lora_trainer.ui.session import Session, project_of
+
+_QUEUE = " | "  # in what a browser has seen: between the run and the queue
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,13 @@ class Watched:
 
 def wire(place: Place, page: Page) -> None:
     """Connect the page's regular question."""
-    page.refresh.click(follower(place, page), [page.session, page.seen], outputs(page), **QUIET)
+    looked = page.refresh.click(follower(place, page), [page.session, page.seen], outputs(page), **QUIET)
+    looked.then(
+        lambda session, seen: searched(place, page, session, seen),
+        [page.session, page.seen_rate],
+        page.train.rate.watched | {page.seen_rate},
+        **QUIET,
+    )
 
 
 def outputs(page: Page) -> set[Any]:
@@ -42,6 +50,7 @@ def outputs(page: Page) -> set[Any]:
     return {
         page.status, page.dataset.progress, page.seen, train.start, bar.model, bar.running, bar.pause, bar.resume,
         bar.stop, train.live, train.samples, train.test_row, train.test_file, step.table, step.first, step.second, step.detail,
+        *step.waiting.watched,
     }  # fmt: skip
 
 
@@ -71,10 +80,15 @@ def follow(place: Place, page: Page, session: Session, seen: str) -> Updates:
         bar.stop: gr.update(visible=bool(status and (status.state in ("running", "pausing", "paused")))),
     }
     mark = found.mark if found else f"{session.project} without runs"
-    if mark != seen:
-        updates[page.seen] = mark
+    queue = waiting_list.mark(place.runner, project_of(place.projects, session)) if session.project else ""
+    before, _, queue_before = seen.partition(_QUEUE)
+    if f"{mark}{_QUEUE}{queue}" != seen:
+        updates[page.seen] = f"{mark}{_QUEUE}{queue}"
         updates[page.train.start] = gr.update(interactive=session.ready and not (status and status.busy))
-        updates.update(_panel(place, page, found, seen))
+        updates.update(_panel(place, page, found, before))
+    if session.project and queue != queue_before:
+        project = project_of(place.projects, session)
+        updates.update(waiting_list.shown(page.runs.waiting, place.runner, project, session.config))
     return updates
 
 
@@ -84,6 +98,23 @@ def reading(place: Place, page: Page, session: Session, found: Watched | None = 
     return {
         page.dataset.progress: dataset_tab.reading(place.scans.progress(session.project)),
         page.status: _status(place, session, found),
+    }
+
+
+def searched(place: Place, page: Page, session: Session, seen: str | None = None) -> Updates:
+    """Return the search for a learning rate, where it differs from what this browser has seen of it."""
+    rate, known = page.train.rate, place.searches.events(session.project)
+    busy, occupied = place.searches.busy(session.project), place.searches.busy()
+    mark = f"{session.project} {len(known)} {busy} {occupied}"
+    if mark == seen:
+        return {page.seen_rate: mark}
+    found = rate_form.found_in(known)
+    return {
+        page.seen_rate: mark,
+        rate.panel: rate_form.panel_html(known, place.searches.config(session.project), busy=busy),
+        rate.begin: gr.update(interactive=not occupied),
+        rate.stop: gr.update(visible=busy),
+        rate.use: gr.update(visible=bool(found and found.learning_rate and not busy)),
     }
 
 
@@ -153,8 +184,9 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
         train_marks = {"done": "done", "stopped": "done", "running": "busy", "pausing": "busy", "stopping": "busy"}
         marks["train"] = train_marks.get(found.state, "look")
         marks["runs"] = "busy" if found.state in live.ACTIVE else ""
+    scanning = place.scans.progress(session.project) is not None
     values = {
-        "busy": int(bool(status and status.busy) or place.scans.progress(session.project) is not None),
+        "busy": int(bool(status and status.busy) or place.searches.busy() or scanning),
         "active": int(bool(status and status.busy)),
         "stale": int(stale),
         "tick": time.monotonic_ns(),
