@@ -2,18 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from fake_host import FakeHost, Story
-from lib_lora_trainer.app import projects, runs
+from lib_lora_trainer.app import projects, runs, sweeps
+from lib_lora_trainer.app.jobs import RunPaths
 from lib_lora_trainer.app.projects import Project
-from lib_lora_trainer.app.queue import Runner
+from lib_lora_trainer.app.queue import Runner, Waiting
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, Problem, ProblemsFound, RunConflict
-from lib_lora_trainer.base.events import Failed, Finished, Note, Progress
+from lib_lora_trainer.base.events import Event, Failed, Finished, Note, Progress, SampleMade
+from lib_lora_trainer.config.output import SampleConfig
 from lib_lora_trainer.config.run import RunConfig
 
 
@@ -235,3 +237,228 @@ def test_a_journal_that_cannot_be_written_is_told_to_whoever_watches(project: Pr
     runner.wait(10)
     assert isinstance(runner.events(project, run)[-1], Failed)
     assert runner.status().busy is False  # type: ignore[union-attr]
+
+
+def called(names: str) -> list[RunConfig]:
+    return [RunConfig(name=name) for name in names.split()]
+
+
+def listed(waiting: Sequence[Waiting]) -> list[tuple[str, bool]]:
+    return [(entry.name, entry.queued) for entry in waiting]
+
+
+def begun(project: Project) -> list[str]:
+    """Return the names of the project's runs in the order of their beginning."""
+    return [runs.name_of(run) for run in reversed(runs.identifiers(project))]
+
+
+def test_runs_are_taken_one_after_another_in_order(project: Project, host: FakeHost) -> None:
+    gate, seen = threading.Semaphore(2), []
+    story = Story(gate=gate)
+
+    def noting(fake: FakeHost, config: RunConfig, paths: RunPaths, control: Control) -> Iterator[Event]:
+        seen.append((config.name, paths.cache))
+        return story(fake, config, paths, control)
+
+    runner = Runner(noting)  # type: ignore[arg-type]
+    added = runner.add(host, project, called("b a c"))
+    assert listed(added) == [("b", True), ("a", True), ("c", True)]
+    until(lambda: seen)
+    assert listed(runner.waiting()) == listed(runner.waiting(project)) == [("a", True), ("c", True)]
+    status = runner.status()
+    assert status is not None
+    assert (runs.name_of(status.run), status.busy, status.waiting) == ("b", True, runner.waiting())
+    runner.add(host, project, called("d"))
+    assert listed(runner.waiting()) == [("a", True), ("c", True), ("d", True)]
+    with pytest.raises(RunConflict, match="b of project"):
+        runner.start(host, project, RunConfig(name="e"))
+    gate.release(1000)
+    runner.wait(10)
+    assert [name for name, _ in seen] == ["b", "a", "c", "d"]
+    assert {cache for _, cache in seen} == {project.cache}, "one cache serves all runs of a project"
+    assert sorted(begun(project)) == ["a", "b", "c", "d"]
+    assert [line.state for line in runner.history(project)] == ["done"] * 4
+    assert runner.waiting(project) == ()
+    assert runner.status().waiting == ()  # type: ignore[union-attr]
+    assert not list((project.folder / runs.WAITING).iterdir())
+
+
+def test_a_failed_run_does_not_stop_the_queue_and_the_next_one_says_so(project: Project, host: FakeHost) -> None:
+    story = Story()
+
+    def failing(fake: FakeHost, config: RunConfig, paths: RunPaths, control: Control) -> Iterator[Event]:
+        told = Story(trouble=RuntimeError("out of memory"), trouble_at=2) if config.name == "bad" else story
+        return told(fake, config, paths, control)
+
+    runner = Runner(failing)  # type: ignore[arg-type]
+    runner.add(host, project, called("good bad after"))
+    runner.wait(10)
+    lines = {line.name: line for line in runner.history(project)}
+    assert {name: line.state for name, line in lines.items()} == {"good": "done", "bad": "failed", "after": "done"}
+    first = runs.read_events(project.runs / lines["after"].run)[0]
+    assert first == Note("warning", "bad, the run before this one, failed: RuntimeError: out of memory")
+    assert runner.events(project, lines["after"].run)[0] == first
+    assert not isinstance(runs.read_events(project.runs / lines["bad"].run)[0], Note)
+
+
+def test_stop_ends_one_run_and_a_pause_holds_the_queue(project: Project, host: FakeHost) -> None:
+    gate = threading.Semaphore(3)
+    runner = Runner(Story(gate=gate))
+    runner.add(host, project, called("a b c"))
+    until(lambda: runner.status() and len(steps(runner, project, runner.status().run)) == 3)  # type: ignore[union-attr]
+    runner.stop()
+    gate.release(3)
+    until(lambda: runs.name_of(runner.status().run) == "b")  # type: ignore[union-attr]
+    assert {line.name: line.state for line in runner.history(project)}["a"] == "stopped"
+    run = runner.status().run  # type: ignore[union-attr]
+    runner.pause()
+    gate.release(100)
+    runner.wait(10)
+    status = runner.status()
+    assert status is not None
+    assert (status.state, listed(status.waiting)) == ("paused", [("c", True)])
+    runner.add(host, project, called("d"))
+    assert runner.status().state == "paused", "what is added during a pause waits as well"  # type: ignore[union-attr]
+    runner.resume(host, project, run)
+    runner.wait(10)
+    assert {line.name: line.state for line in runner.history(project)} == {
+        "a": "stopped", "b": "done", "c": "done", "d": "done",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["stop", "go_on"])
+def test_a_paused_run_can_be_given_up_for_the_queue(project: Project, host: FakeHost, end: str) -> None:
+    gate = threading.Semaphore(3)
+    runner = Runner(Story(gate=gate))
+    runner.add(host, project, called("a b"))
+    until(lambda: runner.status() and len(steps(runner, project, runner.status().run)) == 3)  # type: ignore[union-attr]
+    runner.pause()
+    gate.release(100)
+    runner.wait(10)
+    if end == "stop":
+        runner.stop()
+    else:
+        runner.go_on(host, project)
+    runner.wait(10)
+    expected = {"a": "stopped" if end == "stop" else "paused", "b": "done"}
+    assert {line.name: line.state for line in runner.history(project)} == expected
+
+
+def test_waiting_runs_can_be_removed(project: Project, host: FakeHost, tmp_path: Path) -> None:
+    other = projects.create(tmp_path / "projects", "other")
+    gate = threading.Semaphore(0)
+    runner = Runner(Story(gate=gate))
+    runner.add(host, project, called("a b c d"))
+    runner.add(host, other, called("e f"))
+    until(lambda: len(runner.waiting()) == 5)
+    second = runner.waiting()[1]
+    assert second.name == "c"
+    runner.remove(project, second.waiting)
+    runner.remove(project, "../../other/project")
+    assert other.file.is_file()
+    assert listed(runner.clear(other)) == [("e", True), ("f", True)]
+    assert listed(runner.waiting()) == [("b", True), ("d", True)]
+    assert listed(runner.clear()) == [("b", True), ("d", True)]
+    assert runner.waiting() == runner.waiting(project) == runner.waiting(other) == ()
+    gate.release(100)
+    runner.wait(10)
+    assert begun(project) == ["a"], "the run in work went on"
+    assert begun(other) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_the_process_died_the_queue_waits_for_a_click(project: Project, host: FakeHost) -> None:
+    first = Runner(Story(trouble=SystemExit(), trouble_at=2))  # ends the thread in the middle, as a kill would
+    first.add(host, project, [*called("a b"), RunConfig(name="c", comment="kept")])
+    first.wait(10)
+    assert begun(project) == ["a"]
+    second = Runner(Story())
+    assert second.status() is None
+    assert second.waiting() == ()
+    assert listed(second.waiting(project)) == [("b", False), ("c", False)]
+    assert [line.state for line in second.history(project)] == ["interrupted"]
+    second.add(host, project, called("d"))
+    second.wait(10)
+    assert sorted(begun(project)) == ["a", "d"], "nothing that an earlier process left begins by itself"
+    second.go_on(host, project)
+    second.wait(10)
+    assert sorted(begun(project)) == ["a", "b", "c", "d"]
+    assert second.waiting(project) == ()
+    kept = next(run for run in runs.identifiers(project) if runs.name_of(run) == "c")
+    assert runs.configuration(project, kept).comment == "kept"
+
+
+def test_left_runs_can_be_cleared_and_a_broken_one_is_named(project: Project, host: FakeHost) -> None:
+    for config in called("a b"):
+        runs.enlist(project, config)
+    (project.folder / runs.WAITING / "000002-b.toml").write_text("nonsense = 1", encoding="utf-8")
+    runner = Runner(Story())
+    with pytest.raises(ProblemsFound, match=r"000002-b\.toml"):
+        runner.go_on(host, project)
+    assert runner.status() is None
+    assert listed(runner.waiting(project)) == [("a", False), ("b", False)]
+    assert listed(runner.clear(project)) == [("a", False), ("b", False)]
+    assert runner.waiting(project) == ()
+    with pytest.raises(ConfigError, match="does not wait"):
+        runs.enlisted_configuration(project, "000001-a")
+
+
+def test_one_waiting_run_is_begun_once_by_two_processes(project: Project, host: FakeHost) -> None:
+    gate = threading.Semaphore(0)
+    first, second = Runner(Story(gate=gate)), Runner(Story(gate=gate))
+    first.add(host, project, called("a b"))
+    until(lambda: begun(project) == ["a"])
+    second.go_on(host, project)
+    until(lambda: len(begun(project)) == 2)
+    gate.release(100)
+    first.wait(10)
+    second.wait(10)
+    assert sorted(begun(project)) == ["a", "b"]
+    assert first.waiting() == ()
+
+
+def test_an_impossible_name_adds_nothing(project: Project, host: FakeHost) -> None:
+    runner = Runner(Story())
+    with pytest.raises(ConfigError, match="name"):
+        runner.add(host, project, called("a b/c"))
+    assert runner.status() is None
+    assert runner.waiting(project) == ()
+
+
+def test_two_runs_are_compared_by_settings_curve_samples_and_files(project: Project, host: FakeHost) -> None:
+    runner = Runner(Story())
+    samples = SampleConfig(prompts=("red", "blue"))
+    sweep = {"optimizer.unet_learning_rate": [1e-4, 2e-4], "adapter.rank": [8]}
+    runner.add(host, project, sweeps.expand(RunConfig(name="m", samples=samples), sweep))
+    runner.wait(10)
+    first, second = sorted(runs.identifiers(project), key=runs.name_of)
+    found = runs.compare(project, first, second)
+    assert [(difference.path, difference.first, difference.second) for difference in found] == [
+        ("name", "m-lr1e-4-rank8", "m-lr2e-4-rank8"),
+        ("optimizer.unet_learning_rate", 1e-4, 2e-4),
+    ]
+    points = runs.points(project, first)
+    known = [event for event in runner.events(project, first) if isinstance(event, Progress)]
+    assert [(p.step, p.loss, p.loss_average, p.learning_rates) for p in points] == [
+        (e.step, e.loss, e.loss_average, e.learning_rates) for e in known
+    ]
+    assert [point.step for point in points] == list(range(1, 21))
+    made = runs.samples(project, first)
+    assert [(event.step, event.prompt) for event in made] == [
+        (s, p) for s in (4, 8, 12, 16, 20) for p in ("red", "blue")
+    ]
+    files = runs.adapters(project, first)
+    assert [Path(path).name for path in files] == [
+        f"m-lr1e-4-rank8-{step:06d}.safetensors" for step in (4, 8, 12, 16, 20)
+    ]
+    Path(made[1].path).unlink()
+    Path(files[-1]).unlink()
+    assert runs.samples(project, first) == (made[0], *made[2:])
+    assert runs.adapters(project, first) == files[:-1]
+    with pytest.raises(ConfigError, match="nothing"):
+        runs.compare(project, first, "nothing")
+
+
+def test_a_sample_made_again_after_a_resume_is_listed_once() -> None:
+    made = [SampleMade(f"{step}.png", "red", 1, step, 1) for step in (1, 2, 3, 2, 3, 4)]
+    assert [event.step for event in runs.samples_of([Note("note", "n"), *made])] == [1, 2, 3, 4]

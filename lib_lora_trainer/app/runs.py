@@ -1,23 +1,28 @@
-"""What is known about runs from their folders alone: state, files, history."""
+"""What is known about runs from their folders alone: state, files, history, and which runs wait to begin."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from lib_lora_trainer.app.projects import Project
+from lib_lora_trainer.app import projects
+from lib_lora_trainer.app.projects import Difference, Project
 from lib_lora_trainer.base import codec, events, files
 from lib_lora_trainer.base.errors import ConfigError
-from lib_lora_trainer.base.events import Event, Failed, Finished, Note, Progress, Saved
+from lib_lora_trainer.base.events import Event, Failed, Finished, Note, Progress, SampleMade, Saved
 from lib_lora_trainer.config import run as run_config
 from lib_lora_trainer.config.run import RunConfig
 
 JOURNAL = "events.jsonl"
 CONFIG = "config.toml"
+WAITING = "waiting"
+"""Folder in a project with the configurations of runs that have not begun."""
+_NUMBERED = re.compile(r"[0-9]+-")
 _TAIL = 1 << 17  # bytes of a journal that the history reads: the last few hundred events
 
 RunState = Literal["running", "pausing", "stopping", "paused", "done", "stopped", "failed", "interrupted"]
@@ -43,6 +48,60 @@ def create(project: Project, config: RunConfig, now: datetime) -> str:
     folder = files.unused(project.runs / f"{now:%Y%m%d-%H%M%S}-{name}")
     files.write_text(folder / CONFIG, codec.to_toml(config))
     return folder.name
+
+
+def enlist(project: Project, config: RunConfig) -> str:
+    """Keep the configuration of a run that is to begin later, and return its id among the waiting ones.
+
+    The id is a number, by which they are in order, and the adapter's name. Raises ConfigError for an impossible name.
+    """
+    name = files.check_name(config.name, "name")
+    taken = [int(other.partition("-")[0]) for other in enlisted(project)]
+    waiting = f"{max(taken, default=0) + 1:06d}-{name}"
+    files.write_text(_waiting_file(project, waiting), codec.to_toml(config))
+    return waiting
+
+
+def enlisted(project: Project) -> tuple[str, ...]:
+    """Return the ids of a project's waiting runs, the next one first."""
+    folder = project.folder / WAITING
+    found = folder.glob("[0-9]*-*.toml") if folder.is_dir() else ()
+    return tuple(sorted(path.name.removesuffix(".toml") for path in found if _NUMBERED.match(path.name)))
+
+
+def enlisted_configuration(project: Project, waiting: str) -> RunConfig:
+    """Return the configuration of a waiting run.
+
+    Raises ConfigError when none of that id waits, ConfigError or ProblemsFound naming the file when it cannot be read.
+    """
+    if waiting not in enlisted(project):
+        raise ConfigError(f"run: {waiting!r} does not wait in {project.name!r}. Look at the list again.")
+    return run_config.read(_waiting_file(project, waiting))
+
+
+def strike(project: Project, waiting: str) -> None:
+    """Take a run off the list of the waiting ones, if it is still there."""
+    if waiting in enlisted(project):
+        _waiting_file(project, waiting).unlink(missing_ok=True)
+
+
+def begin(project: Project, waiting: str, now: datetime) -> str | None:
+    """Make a waiting run a run, with a folder of its own, and return its id; None when it waits no longer.
+
+    The configuration's file is moved, so that of several processes only one begins the run.
+    """
+    folder = files.unused(project.runs / f"{now:%Y%m%d-%H%M%S}-{waiting.partition('-')[2]}")
+    folder.mkdir(parents=True)
+    try:
+        _waiting_file(project, waiting).replace(folder / CONFIG)
+    except FileNotFoundError:
+        folder.rmdir()
+        return None
+    return folder.name
+
+
+def _waiting_file(project: Project, waiting: str) -> Path:
+    return project.folder / WAITING / f"{waiting}.toml"
 
 
 def identifiers(project: Project) -> tuple[str, ...]:
@@ -110,6 +169,36 @@ def curve(known: Sequence[Event]) -> list[Progress]:
                 points.pop()
             points.append(event)
     return points
+
+
+def points(project: Project, run: str) -> list[Progress]:
+    """Return a run's curve from its journal: step, loss, loss_average and learning_rates of each point."""
+    return curve(read_events(folder_of(project, run)))
+
+
+def samples_of(known: Sequence[Event]) -> tuple[SampleMade, ...]:
+    """Return the sample images that a run made, in the order of their making; one made again after a resume once."""
+    return tuple({event.path: event for event in known if isinstance(event, SampleMade)}.values())
+
+
+def samples(project: Project, run: str) -> tuple[SampleMade, ...]:
+    """Return a run's sample images from its journal, those whose files still exist."""
+    made = samples_of(read_events(folder_of(project, run)))
+    return tuple(event for event in made if Path(event.path).is_file())
+
+
+def adapters(project: Project, run: str) -> tuple[str, ...]:
+    """Return the adapter files that a run wrote, newest last, those that still exist."""
+    written = adapters_of(read_events(folder_of(project, run)))
+    return tuple(path for path in written if Path(path).is_file())
+
+
+def compare(project: Project, first: str, second: str) -> tuple[Difference, ...]:
+    """Return every setting in which two runs of a project differ, with both values, in the order of declaration.
+
+    Raises ConfigError for an unknown run, or as `configuration` for one whose file is broken.
+    """
+    return projects.differences(configuration(project, first), configuration(project, second))
 
 
 def summary(project: Project, run: str) -> Summary:
