@@ -133,7 +133,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_stale_latents_are_impossible(folder, change):
+def test_stale_caches_are_impossible(folder, change):
     data = settings(folder)
     opened(folder, data, PictureLease())
     act, made = CHANGES[change]

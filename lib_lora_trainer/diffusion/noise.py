@@ -1,7 +1,7 @@
 """Addressed draws: each example's noise, timestep and VAE sample depend on its place in the run alone.
 
-Every draw is made on the CPU, by a generator of its own that is seeded with (run seed, purpose, position). So neither the
-other examples of a batch, nor the device, nor an option that is switched on or off changes it.
+Every draw is made on the CPU, by a generator of its own that is seeded with (run seed, purpose, position). So neither
+the other examples of a batch, nor the device, nor an option that is switched on or off changes it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def rescale_zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
 
     sqrt(ᾱ_t) is shifted so that its last value is 0, then scaled so that its first one is as before. A schedule that
     ends in 0 comes back as it was. alphas_cumprod, result: (T,), T ≥ 2; float32, whatever came in, on its device.
-    The arithmetic is float64, where sd-scripts multiplies 1000 float32 alphas; the test with its numbers says how near.
+    The arithmetic is float64, where sd-scripts multiplies 1000 float32 alphas (how near: test_schedules_are_sd_scripts).
     """
     root = alphas_cumprod.detach().to(device="cpu", dtype=torch.float64).sqrt()
     stretched = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
