@@ -22,8 +22,9 @@ from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.events import Progress
 from lib_lora_trainer.config.adapter import AdapterConfig
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.config.output import SampleConfig, SaveConfig
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.config.training import SampleConfig, SaveConfig, TrainingConfig
+from lib_lora_trainer.config.training import TrainingConfig
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.hosts.standalone import StandaloneHost
 

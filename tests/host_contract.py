@@ -39,8 +39,8 @@ class InterruptionError(Exception):
     """Stands for anything that goes wrong during training."""
 
 
-def text_request(*captions: str, chunks: int = 1, clip_skip: int = 1) -> TextRequest:
-    return TextRequest(captions, clip_skip, chunks, (SIZE,) * len(captions))
+def text_request(*captions: str, chunks: int = 1, clip_skip: int = 1, emphasis: bool = False) -> TextRequest:
+    return TextRequest(captions, clip_skip, chunks, (SIZE,) * len(captions), emphasis)
 
 
 def noisy(count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,24 +74,30 @@ def scaled(targets: Sequence[Target], start: float = 0.0) -> Iterator[dict[str, 
     for target in targets:
         factor = torch.full((1,), start, device=next(target.module.parameters()).device, requires_grad=True)
         factors[f"{target.layer.part} {target.layer.path}"] = factor
+        before = vars(target.module).get("forward")
 
-        def forward(inputs, *arguments, module=target.module, factor=factor, **options):
-            output = type(module).forward(module, inputs, *arguments, **options)
+        def forward(inputs, *arguments, module=target.module, factor=factor, before=before, **options):
+            if before is None:
+                output = type(module).forward(module, inputs, *arguments, **options)
+            else:
+                output = before(inputs, *arguments, **options)
             return output + (output * factor).to(output.dtype)
 
-        assert "forward" not in vars(target.module), target.layer.path
         vars(target.module)["forward"] = forward
-        modules.append(target.module)
+        modules.append((target.module, before))
     try:
         yield factors
     finally:
-        for module in modules:
-            del vars(module)["forward"]
+        for module, before in modules:
+            if before is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = before
 
 
 def chosen(lease: Lease, *parts: str) -> list[Target]:
     """Return the targets that a LoRA takes, of some parts only if any are named."""
-    layers = set(choose([target.layer for target in lease.targets()], LORA))
+    layers = set(choose([target.layer for target in lease.targets()], LORA, lease.info.family))
     return [
         target
         for target in lease.targets()
@@ -128,9 +134,16 @@ def check_layers_are_the_targets(host: Host) -> None:
     with host.lease(PLAIN) as lease:
         targets = lease.targets()
         assert [target.layer for target in targets] == list(layers)
+        assert all(ours.module is again.module for ours, again in zip(targets, lease.targets(), strict=True))
         for target in targets:
-            module = target.module
-            assert isinstance(module, torch.nn.Conv2d if target.layer.conv else torch.nn.Linear), target.layer
+            layer, module = target.layer, target.module
+            if layer.norm:
+                assert isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm)), layer
+                assert layer.inputs == layer.outputs == module.weight.numel()
+            else:
+                assert isinstance(module, torch.nn.Conv2d if layer.conv else torch.nn.Linear), layer
+                assert module.weight.shape[:2] == (layer.outputs, layer.inputs)
+            assert not any(parameter.requires_grad or parameter.is_meta for parameter in module.parameters()), layer
     assert len(set(layers)) == len(layers)
     paths = {layer.path for layer in layers if layer.part == "unet"}
     attention = 4 if host.info().family == "sdxl" else 1
@@ -149,15 +162,23 @@ def check_layers_are_the_targets(host: Host) -> None:
         "out.2",
     }
     assert expected <= paths
+    norms = {layer.path for layer in layers if layer.part == "unet" and layer.norm}
+    attention = f"input_blocks.{attention}.1"
+    expected = {f"{attention}.norm", *(f"{attention}.transformer_blocks.0.norm{number}" for number in (1, 2, 3))}
+    assert expected | {"input_blocks.1.0.in_layers.0", "middle_block.0.out_layers.0", "out.0"} <= norms
+    names = [f"self_attn.{name}_proj" for name in "qkv"] + ["self_attn.out_proj", "mlp.fc1", "mlp.fc2"]
     for part in host.info().text_encoders:
-        text = {layer.path for layer in layers if layer.part == part}
-        assert {f"text_model.encoder.layers.0.{name}" for name in ("self_attn.q_proj", "mlp.fc2")} <= text
+        text = {layer.path: layer.norm for layer in layers if layer.part == part}
+        for number in (0, 1):
+            prefix = f"text_model.encoder.layers.{number}"
+            assert not any(text[f"{prefix}.{name}"] for name in names)
+            assert all(text[f"{prefix}.layer_norm{norm}"] for norm in (1, 2))
+        assert text["text_model.final_layer_norm"]
 
 
 def check_weights_come_back(host: Host, hash_weights: HashWeights, needs: Needs = PLAIN) -> None:
     """Weights, flags and random state are as before: after a lease that trained, generated, and one that failed."""
-    with host.lease(needs) as lease:
-        parameters = [value for target in lease.targets() for value in target.module.parameters()]
+    parameters = _own_parameters(host, needs)
     flags = [bool(index % 3) for index, _ in enumerate(parameters)]
     original = [parameter.requires_grad for parameter in parameters]
     try:
@@ -183,6 +204,16 @@ def check_weights_come_back(host: Host, hash_weights: HashWeights, needs: Needs 
     finally:
         for parameter, flag in zip(parameters, original, strict=True):
             parameter.requires_grad_(flag)
+
+
+def _own_parameters(host: Host, needs: Needs) -> list[torch.nn.Parameter]:
+    """Return the parameters that belong to the host: the same ones in every lease."""
+    found = []
+    for _ in range(2):
+        with host.lease(needs) as lease:
+            found.append([value for target in lease.targets() for value in target.module.parameters()])
+    known = set(map(id, found[0]))
+    return list({id(value): value for value in found[1] if id(value) in known}.values())
 
 
 def check_what_is_left_attached_is_removed(host: Host) -> None:
@@ -281,7 +312,7 @@ def check_every_layer_gets_a_gradient(host: Host) -> None:
     """Every attention layer of the UNet that a LoRA takes is in the graph of the output."""
     with host.lease(PLAIN) as lease:
         gradients = train_a_little(lease)
-        expected = choose(host.layers(), replace(LORA, text_encoder=False))
+        expected = choose(host.layers(), replace(LORA, text_encoder=False), host.info().family)
         assert len(gradients) == len(expected) > 50
     without = [name for name, gradient in gradients.items() if not gradient.abs() > 0]
     assert without == []

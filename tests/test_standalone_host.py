@@ -15,13 +15,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import host_contract
+import host_needs
 import small_models
 from lib_lora_trainer.adapters.targets import choose
 from lib_lora_trainer.base.errors import ConfigError, HostRefusal, NumericalError, RunConflict, TrainerError
 from lib_lora_trainer.base.files import sha256
 from lib_lora_trainer.config.adapter import AdapterConfig
+from lib_lora_trainer.hosts import compiled, float8
 from lib_lora_trainer.hosts.api import Needs, TextRequest
-from lib_lora_trainer.hosts.standalone import StandaloneHost
+from lib_lora_trainer.hosts.offload import Offload
+from lib_lora_trainer.hosts.standalone import StandaloneHost, restore
+from lib_lora_trainer.hosts.standalone import lease as lease_module
 from lib_lora_trainer.hosts.standalone.checkpoint import CheckpointFile, read_checkpoint
 from lib_lora_trainer.hosts.standalone.host import list_targets, probe_prediction
 from lib_lora_trainer.hosts.standalone.layout import infer_layout
@@ -49,7 +53,7 @@ def hash_of(host: StandaloneHost):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("check", host_contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*host_contract.CHECKS, *host_needs.CHECKS], ids=lambda check: check.__name__)
 def test_contract(hosts, family, check):
     check(hosts[family])
 
@@ -59,10 +63,16 @@ def test_weights_come_back(hosts, family):
     host_contract.check_weights_come_back(hosts[family], hash_of(hosts[family]), Needs(text_encoder_gradient=True))
 
 
+@pytest.mark.parametrize("needs", host_needs.COMPUTED_OTHERWISE.values(), ids=host_needs.COMPUTED_OTHERWISE)
+def test_weights_come_back_however_they_were_computed_with(hosts, needs):
+    host_contract.check_weights_come_back(hosts["sd1"], hash_of(hosts["sd1"]), needs)
+
+
 @pytest.mark.parametrize(
     "needs",
     [
         Needs(torch.float32, text_encoder_gradient=True, gradient_checkpointing=True),
+        Needs(torch.bfloat16, fp8_base=True, channels_last=True),
         Needs(torch.bfloat16, text_encoder_gradient=True),
     ],
 )
@@ -101,13 +111,21 @@ def test_info(hosts, folder):
 def test_header_suffices_for_the_layers(folder, monkeypatch):
     host = StandaloneHost(folder / "sd1.safetensors", folder, "cpu")
     monkeypatch.setattr("safetensors.safe_open", None)
-    assert len(host.layers()) == 299
+    layers = host.layers()
+    assert sum(not layer.norm for layer in layers) == 299
+    assert sum(layer.norm and layer.part == "unet" for layer in layers) == 44 + 16 + 3 * 16 + 1
+    assert sum(layer.norm and layer.part == "te" for layer in layers) == 2 * 3 + 1
 
 
 PUBLISHED = {
     "sd1": (859_520_964, 192, 278, 72),
     "sd2": (865_910_724, 192, 278, 138),
-    "sdxl": (2_567_463_684, 722, 788, 264),
+    "sdxl": (
+        2_567_463_684,
+        722,
+        788,
+        258,
+    ),  # 264 in sd-scripts, with the last layer of the first encoder, which learns nothing
 }
 
 
@@ -120,9 +138,9 @@ def test_published_models_have_their_known_sizes(family):
     empty = build_empty(layout)
     check_complete(file, layout, empty)
     layers = [target.layer for target in list_targets(empty, family)]
-    lora = choose(layers, AdapterConfig("lora", text_encoder=False))
-    locon = choose(layers, AdapterConfig("locon", text_encoder=False))
-    text = choose(layers, AdapterConfig("lora", unet=False))
+    lora = choose(layers, AdapterConfig("lora", text_encoder=False), family)
+    locon = choose(layers, AdapterConfig("locon", text_encoder=False), family)
+    text = choose(layers, AdapterConfig("lora", unet=False), family)
     parameters = sum(value.numel() for value in empty.unet.parameters())
     assert (parameters, len(lora), len(locon), len(text)) == PUBLISHED[family]
     heads = (8,) * 4 if family == "sd1" else (5, 10, 20, 20)[: len(layout.unet["block_out_channels"])]
@@ -180,6 +198,71 @@ def test_lease_is_of_no_use_outside_its_block(hosts):
         lease.targets()
     with pytest.raises(RunConflict, match="lease"):
         lease.encode_text(TextRequest(("a",), 1, 1, ()))
+
+
+def test_what_torch_cannot_do_is_refused(hosts, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(float8, "reason_against", lambda: "torch 2.0 has no 8-bit numbers")
+        with pytest.raises(HostRefusal, match="no 8-bit numbers.*update torch"):
+            hosts["sd1"].lease(Needs(fp8_base=True))
+    monkeypatch.setattr(compiled, "reason_against", lambda kind, float8: f"no compiler on {kind}")
+    with pytest.raises(HostRefusal, match='no compiler on cpu.*Switch "Compile" off'):
+        hosts["sd1"].lease(Needs(compile=True))
+
+
+def test_idle_parts_leave_and_images_bring_them_back(hosts, monkeypatch):
+    """The moves to another device, recorded: this machine has only one."""
+    modules = hosts["sd1"].load().modules
+    owners = {id(value): "vae" for value in modules.vae.parameters()}
+    owners |= {id(value): "text" for value in modules.text["te"].parameters()}
+    moves: list[tuple[str, str]] = []
+
+    def move(tensor, device):
+        entry = (owners.get(id(tensor), "buffer"), device.type)
+        if entry[0] != "buffer" and entry not in moves[-2:]:
+            moves.append(entry)
+
+    class Recording(Offload):
+        def __init__(self, parts, active):
+            assert not active, "on the CPU nothing moves"
+            super().__init__(parts, True, move=move)
+
+        def __enter__(self):
+            super().__enter__()
+            for part, homes in self._homes.items():
+                self._homes[part] = [(module, name, torch.device("cuda")) for module, name, _ in homes]
+            return self
+
+    monkeypatch.setattr(lease_module, "Offload", Recording)
+    with hosts["sd1"].lease(Needs(offload=True)) as lease:
+        lease.idle("vae", "text")
+        assert sorted(moves) == [("text", "cpu"), ("vae", "cpu")]
+        moves.clear()
+        lease.encode_text(TextRequest(("a",), 1, 1, ()))
+        lease.idle("vae", "text")
+        assert moves == [("text", "cuda"), ("text", "cpu")]
+        moves.clear()
+        list(lease.generate([host_contract.REQUEST]))
+        assert sorted(moves[:2]) == [("text", "cuda"), ("vae", "cuda")]
+        assert sorted(moves[2:]) == [("text", "cpu"), ("vae", "cpu")]
+        moves.clear()
+        lease.encode_images(torch.zeros(1, 3, 64, 64))
+        assert moves == [("vae", "cuda")]
+    assert moves == [("vae", "cuda"), ("text", "cuda")]
+    with pytest.raises(RunConflict, match="ended"):
+        lease.idle("vae")
+
+
+@pytest.mark.slow
+def test_compiled(hosts, monkeypatch):
+    """A residual and a transformer block: a whole UNet takes the C++ compiler many minutes on one core."""
+    every = restore.unet_blocks
+    monkeypatch.setattr(restore, "unet_blocks", lambda unet: every(unet)[:2])
+    needs = Needs(
+        text_encoder_gradient=True, gradient_checkpointing=True, fp8_base=True, channels_last=True, compile=True
+    )
+    host_needs.check_compiled(hosts["sd1"], needs)
+    host_contract.check_weights_come_back(hosts["sd1"], hash_of(hosts["sd1"]), needs)
 
 
 def test_bad_requests_are_refused(hosts):
@@ -306,6 +389,42 @@ def test_prediction_type(folder, tmp_path):
     scaling = {"scaling_config": {"target": "sgm.modules.diffusionmodules.denoiser_scaling.VScaling"}}
     model["params"]["denoiser_config"] = {"params": scaling}
     assert infer_layout(replace(file, description={"model": model})).prediction == "v"
+
+
+def test_the_files_own_schedule_is_used(folder, tmp_path):
+    tensors, path = altered(folder, tmp_path)
+    own = torch.linspace(0.999, 0.02, 1000)
+    save_file(tensors | {"alphas_cumprod": own}, path)
+    host = StandaloneHost(path, tmp_path, "cpu")
+    with host.lease(Needs()) as lease:
+        assert torch.equal(lease.alphas_cumprod, own)
+    assert not host.info().zero_terminal_snr
+    for broken in (own.flip(0), torch.zeros(1000) + torch.nan, own - 0.5):
+        save_file(tensors | {"alphas_cumprod": broken}, path)
+        with pytest.raises(HostRefusal, match="noise schedule"):
+            StandaloneHost(path, tmp_path, "cpu").info()
+    # SDXL has Stable Diffusion's schedule whatever the file says, as in the WebUI.
+    tensors, path = altered(folder, tmp_path, "sdxl")
+    save_file(tensors | {"alphas_cumprod": own}, path)
+    with StandaloneHost(path, tmp_path, "cpu").lease(Needs()) as lease:
+        assert lease.alphas_cumprod[-1] == pytest.approx(0.00466, abs=1e-5)
+
+
+@pytest.mark.parametrize("mark", ["ztsnr", "own schedule"])
+def test_zero_terminal_snr(folder, tmp_path, hosts, mark):
+    tensors, path = altered(folder, tmp_path, "sd2")
+    own = torch.linspace(0.999, 0.0, 1000)
+    save_file(tensors | ({"ztsnr": torch.zeros(0)} if mark == "ztsnr" else {"alphas_cumprod": own}), path)
+    host = StandaloneHost(path, tmp_path, "cpu")
+    assert host.info().zero_terminal_snr
+    assert not hosts["sd2"].info().zero_terminal_snr
+    images = []
+    for one in (host, hosts["sd2"]):
+        with one.lease(Needs()) as lease:
+            images += host_contract.images(lease, host_contract.REQUEST)
+            last = lease.alphas_cumprod[-1]
+    assert last > 0.004, "training stretches the schedule, not the host"
+    assert abs(images[0] - images[1]).mean() > 1
 
 
 @pytest.mark.parametrize(("offset", "expected"), [(0.5, "epsilon"), (-2.0, "v")])

@@ -15,6 +15,7 @@ from lib_lora_trainer.hosts.api import ImageRequest, Needs, PictureSize, TextReq
 from lib_lora_trainer.hosts.chunks import split
 from lib_lora_trainer.hosts.standalone import StandaloneHost, words
 from lib_lora_trainer.hosts.standalone.sampling import SAMPLERS, make_scheduler, sample
+from lib_lora_trainer.hosts.standalone.schedule import sampling_betas
 from lib_lora_trainer.hosts.tokenizer_files import write_clip_tokenizer
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -175,6 +176,38 @@ def test_sdxl_text_is_both_encoders_penultimate_layers(hosts):
             assert features[128 + index].item() == pytest.approx(math.sin(angle), abs=1e-3)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_emphasis_weights_tokens_and_restores_the_mean(hosts, family):
+    """By hand: states · weights · (mean before / mean after), of each encoder and each chunk by itself."""
+    request = TextRequest(("a red cat, (LONG:0.7)".replace("LONG", LONG),), 1, 3, (host_contract.SIZE,))
+    weighted = "(a:1.2) red [cat], (LONG:0.7)".replace("LONG", LONG)
+    plain = replace(request, captions=("a red cat, LONG".replace("LONG", LONG),))
+    tokens = words.load_tokenizer()
+    count = len(tokens(plain.captions[0]))
+    weights = [1.2, 1.0, 1 / 1.1, 1.0, *[0.7] * (count - 4)]
+    with hosts[family].lease(Needs()) as lease, torch.no_grad():
+        before = lease.encode_text(plain)
+        found = lease.encode_text(replace(request, captions=(weighted,), emphasis=True))
+        lengths = [len(chunk) for chunk in split(tokens(plain.captions[0]), words.comma())]
+        assert lease.count_chunks((weighted,), emphasis=True) == (len(lengths),)
+    assert len(lengths) == 3
+    pieces, start = [], 0
+    for number, length in enumerate(lengths):
+        row = torch.ones(77)
+        row[1 : 1 + length] = torch.tensor(weights[start : start + length])
+        start += length
+        for columns in (slice(0, 64), slice(64, None)):  # SDXL's encoders stand side by side; others have the first
+            states = before.context[0, 77 * number : 77 * (number + 1), columns]
+            scaled = states * row[:, None]
+            pieces.append((number, columns, scaled * (states.mean() / scaled.mean())))
+    for number, columns, expected in pieces:
+        part = found.context[0, 77 * number : 77 * (number + 1), columns]
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
+    assert (found.context - before.context).abs().max() > 0.1
+    if family == "sdxl":
+        torch.testing.assert_close(found.vector, before.vector, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -219,13 +252,14 @@ def test_chunks():
     assert lengths(([word] * 9 + [comma]) * 20) == [70, 70, 60]
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "v with zero terminal SNR"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_reach_the_distribution(sampler, prediction):
     """For normally distributed latents the best prediction is known in closed form; samplers must give them back."""
     mean, deviation = 0.7, 0.4
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - betas, 0)
+    betas = sampling_betas(torch.cumprod(1 - betas, 0), prediction.endswith("SNR"))
+    alphas, prediction = torch.cumprod(1 - betas, 0), prediction.split()[0]
 
     def predict(latents, timestep):
         below = int(timestep)
@@ -249,6 +283,18 @@ def test_samplers_reach_the_distribution(sampler, prediction):
     torch.testing.assert_close(alone[0], latents[1], rtol=0, atol=1e-5)
 
 
+def test_the_schedule_for_sampling(hosts):
+    """The WebUI's numbers for "Zero Terminal SNR": first value as before, last one 4.9e-8; else the schedule itself."""
+    with hosts["sd1"].lease(Needs()) as lease:
+        alphas = lease.alphas_cumprod.double()
+    plain, stretched = (torch.cumprod(1 - sampling_betas(alphas, zero), 0) for zero in (False, True))
+    torch.testing.assert_close(plain, alphas)
+    assert stretched[-1].item() == pytest.approx(4.8973451890853435e-08, rel=1e-5)
+    roots = alphas.sqrt()
+    by_hand = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+    torch.testing.assert_close(stretched[:-1], by_hand[:-1], rtol=1e-5, atol=1e-9)
+
+
 def test_prompts_and_guidance(hosts):
     request = replace(host_contract.REQUEST, sampler="DDIM")
     with hosts["sd1"].lease(Needs()) as lease:
@@ -261,6 +307,15 @@ def test_prompts_and_guidance(hosts):
             replace(request, negative="dog"),
             replace(request, prompt=LONG),
         )
+        weighted, escaped, same = host_contract.images(
+            lease,
+            replace(request, prompt="a (red:1.6) cat, sitting"),
+            replace(request, prompt=r"a \(red\) cat, sitting"),
+            replace(request, prompt="a (red:1.0) cat, sitting"),
+        )
+        assert abs(weighted - plain).mean() > 0.5, "emphasis is read in prompts, as in the WebUI's"
+        assert abs(escaped - weighted).mean() > 0.5
+        assert abs(same - plain).mean() < 1
         assert abs(plain - tagged).mean() < 1
         assert abs(plain - unguided).mean() > 1
         assert abs(unguided - other_negative).mean() < 1

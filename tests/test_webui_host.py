@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import host_contract
+import host_needs
 from lib_lora_trainer.base.errors import ConfigError, HostRefusal, NumericalError
 from lib_lora_trainer.hosts.api import ImageRequest, Needs
 from webui_steps import REQUEST, captions, noisy, pixels, train_a_little
@@ -19,12 +21,19 @@ pytest_plugins = ("webui_session",)
 LONG = ", ".join(f"word number {number} in a long caption" for number in range(24))
 
 
-@pytest.mark.parametrize("check", host_contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*host_contract.CHECKS, *host_needs.CHECKS], ids=lambda check: check.__name__)
 def test_the_contract_of_hosts(host, check):
     check(host)
 
 
-@pytest.mark.parametrize("needs", [Needs(), Needs(text_encoder_gradient=True, gradient_checkpointing=True)])
+WAYS = {
+    "plain": Needs(),
+    "text encoder": Needs(text_encoder_gradient=True, gradient_checkpointing=True),
+    **host_needs.COMPUTED_OTHERWISE,
+}
+
+
+@pytest.mark.parametrize("needs", WAYS.values(), ids=WAYS)
 def test_weights_come_back(host, webui, needs):
     host_contract.check_weights_come_back(host, webui.digest, needs)
 
@@ -38,8 +47,9 @@ def test_info_and_layers(host, webui):
     layers = host.layers()
     unet = [layer.path for layer in layers if layer.part == "unet"]
     assert "input_blocks.1.1.transformer_blocks.0.attn1.to_q" in unet
-    assert sum(layer.part == "te" for layer in layers) == 3 * 6
-    assert layers[-1].path == "text_model.encoder.layers.2.mlp.fc2"
+    assert sum(layer.part == "te" for layer in layers) == 3 * (6 + 2) + 1
+    assert layers[-1].path == "text_model.final_layer_norm"
+    assert (layers[-1].inputs, layers[-1].norm) == (32, True)
     with host.lease(Needs()) as lease:
         targets = lease.targets()
         assert tuple(target.layer for target in targets) == tuple(layers)
@@ -144,6 +154,33 @@ def test_text_is_encoded_as_the_webui_does(host, webui, monkeypatch, clip_skip):
         monkeypatch.setitem(shared.opts.data, "emphasis", "None")
         torch.testing.assert_close(given, expected)
         torch.testing.assert_close(padded[:, : 77 * chunks], expected)
+
+
+@pytest.mark.webui  # the stand-in knows no emphasis
+@pytest.mark.parametrize("clip_skip", [1, 2])
+def test_emphasis_is_the_webuis(host, webui, monkeypatch, clip_skip):
+    from modules import shared
+
+    texts = [
+        "(masterpiece:1.3), a [red] cat, ((sitting)), \\(series\\), (a [b (c:1.5)]:0.8)",
+        "a (cat",
+        "(" + ", ".join(f"word number {number}" for number in range(16)) + ":0.6), (the end:1.4), x",
+        "(" + "long words, " * 60 + "the end:1.2), [" + "more of them, " * 5 + "] a",
+    ]
+    for caption in texts:
+        monkeypatch.setitem(shared.opts.data, "CLIP_stop_at_last_layers", clip_skip)
+        expected = webui.model.get_learned_conditioning([caption])
+        monkeypatch.setitem(shared.opts.data, "CLIP_stop_at_last_layers", 1)
+        chunks = expected.shape[1] // 77
+        assert chunks <= 3
+        with host.lease(Needs()) as lease, torch.no_grad():
+            request = captions(caption, "a cat", clip_skip=clip_skip, chunks=chunks)
+            found = lease.encode_text(dataclasses.replace(request, emphasis=True)).context
+            plain = lease.encode_text(captions(caption, "a cat", clip_skip=clip_skip, chunks=chunks)).context
+            assert lease.count_chunks([caption], emphasis=True) == (chunks,)
+        torch.testing.assert_close(found[:1], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[1:], plain[1:], rtol=1e-4, atol=1e-5)
+        assert (found[:1] - plain[:1]).abs().max() > 0.05
 
 
 def test_tokens_and_clip_skip(host):

@@ -183,7 +183,8 @@ class Session:
         digest = hashlib.sha256()
         for key, value in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {value.dtype} {tuple(value.shape)} {value.device}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())  # numpy knows neither bfloat16 nor 8 bits
         return digest.hexdigest()
 
 

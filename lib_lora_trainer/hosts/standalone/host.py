@@ -13,8 +13,9 @@ from lib_lora_trainer.adapters.targets import Layer, Target, layer_of
 from lib_lora_trainer.base.errors import HostRefusal
 from lib_lora_trainer.base.families import Family, Part, Prediction
 from lib_lora_trainer.base.files import sha256
+from lib_lora_trainer.hosts import compiled, float8
 from lib_lora_trainer.hosts.api import ModelInfo, Needs
-from lib_lora_trainer.hosts.standalone import weights
+from lib_lora_trainer.hosts.standalone import schedule, weights
 from lib_lora_trainer.hosts.standalone.checkpoint import CheckpointFile, read_checkpoint
 from lib_lora_trainer.hosts.standalone.layout import Layout, infer_layout
 from lib_lora_trainer.hosts.standalone.lease import LoadedModel, StandaloneLease
@@ -22,6 +23,7 @@ from lib_lora_trainer.hosts.standalone.sampling import SAMPLERS
 
 logger = logging.getLogger(__name__)
 
+_LAYERS = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
 _SECTIONS = ("time_embed", "label_emb", "input_blocks", "middle_block", "output_blocks", "out")
 
 
@@ -55,6 +57,7 @@ class StandaloneHost:
             if self._info is None:
                 file, layout, empty = self._open()
                 digest = sha256(file.path)
+                alphas = schedule.read_schedule(file, layout.betas)
                 self._info = ModelInfo(
                     host="standalone",
                     family=file.family,
@@ -69,11 +72,12 @@ class StandaloneHost:
                     clip_skip=1,
                     dtype=str(self._dtype).removeprefix("torch."),
                     device=str(self._device),
+                    zero_terminal_snr=schedule.zero_terminal_snr(file, alphas),
                 )
             return self._info
 
     def layers(self) -> Sequence[Layer]:
-        """Return every Linear and Conv2d that `Lease.targets` will offer; reads the file's header only."""
+        """Return every Linear, Conv2d and norm that `Lease.targets` will offer; reads the file's header only."""
         file, _, empty = self._open()
         return tuple(target.layer for target in list_targets(empty, file.family))
 
@@ -88,6 +92,10 @@ class StandaloneHost:
             raise HostRefusal("float16 arithmetic needs a GPU. On the CPU use float32, or bfloat16 where it is fast.")
         if self._device.type == "cuda" and needs.compute_dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
             raise HostRefusal("This GPU has no bfloat16 arithmetic. Use float16.")
+        if needs.fp8_base and float8.reason_against():
+            raise HostRefusal(f'{float8.reason_against()}. Switch "8-bit base model" off, or update torch.')
+        if needs.compile:
+            compiled.check(self._device, needs.fp8_base)
         return StandaloneLease(self.load, needs, self._lease_lock)
 
     def samplers(self) -> tuple[str, ...]:
@@ -120,7 +128,8 @@ class StandaloneHost:
                 file, layout, _ = self._open()
                 modules = weights.load(file, layout, self._device, self._dtype)
                 targets = tuple(list_targets(modules, file.family))
-                self._model = LoadedModel(info, modules, targets, layout.betas, self._device)
+                alphas = schedule.read_schedule(file, layout.betas)
+                self._model = LoadedModel(info, modules, targets, alphas, self._device)
             return self._model
 
 
@@ -156,15 +165,11 @@ def list_targets(modules: weights.Modules, family: Family) -> list[Target]:
     for part, network in modules.parts():
         entries = []
         for name, module in network.named_modules():
-            layer = layer_of(part, _path(part, name, family), module) if _is_layer(module) else None
+            layer = layer_of(part, _path(part, name, family), module) if isinstance(module, _LAYERS) else None
             if layer is not None:
                 entries.append(Target(layer, module))
         found += sorted(entries, key=lambda target: _place(target.layer)) if part == "unet" else entries
     return found
-
-
-def _is_layer(module: torch.nn.Module) -> bool:
-    return isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
 
 
 def _path(part: Part, name: str, family: Family) -> str:

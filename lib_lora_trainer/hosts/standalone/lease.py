@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from lib_lora_trainer.adapters.targets import Target
 from lib_lora_trainer.base.errors import ConfigError, HostRefusal, NumericalError, RunConflict
 from lib_lora_trainer.hosts.api import (
     Conditioning,
+    Idle,
     ImageRequest,
     MadeImage,
     ModelInfo,
@@ -25,7 +27,12 @@ from lib_lora_trainer.hosts.api import (
     Posterior,
     TextRequest,
 )
-from lib_lora_trainer.hosts.standalone import conditioning, restore, sampling
+from lib_lora_trainer.hosts.blocks import BlockForwards
+from lib_lora_trainer.hosts.channels_last import laid_out_channels_last
+from lib_lora_trainer.hosts.float8 import kept_in_8_bits
+from lib_lora_trainer.hosts.identity import digest
+from lib_lora_trainer.hosts.offload import Offload
+from lib_lora_trainer.hosts.standalone import conditioning, restore, sampling, schedule, words
 from lib_lora_trainer.hosts.standalone.infotext import write_infotext
 from lib_lora_trainer.hosts.standalone.weights import Modules
 
@@ -35,12 +42,12 @@ _NETWORK_TAG = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint in memory. betas: (1000,) float64, of the training schedule."""
+    """A checkpoint in memory. alphas_cumprod: (1000,) float64, of the training schedule."""
 
     info: ModelInfo
     modules: Modules
     targets: tuple[Target, ...]
-    betas: torch.Tensor
+    alphas_cumprod: torch.Tensor
     device: torch.device
 
 
@@ -53,6 +60,7 @@ class StandaloneLease:
         self._lock = lock
         self._stack: ExitStack | None = None
         self._model: LoadedModel | None = None
+        self._identities: dict[str, str] = {}
 
     def __enter__(self) -> StandaloneLease:
         if not self._lock.acquire(blocking=False):
@@ -67,13 +75,26 @@ class StandaloneLease:
             if self._needs.compute_dtype == torch.float32 or model.device.type == "cpu":
                 # Also for autocast on the CPU, whose norms take no weights of another half precision.
                 stack.enter_context(restore.in_dtype(trained, torch.float32))
-            if self._needs.gradient_checkpointing:
-                chosen = trained if self._needs.text_encoder_gradient else [model.modules.unet]
-                stack.enter_context(restore.recomputing(chosen))
+            self._prepare(stack, model)
             stack.enter_context(restore.kept_attachments(networks))
             self._model = model
             self._stack = stack.pop_all()
         return self
+
+    def _prepare(self, stack: ExitStack, model: LoadedModel) -> None:
+        """Have the UNet's layers and the blocks compute as training needs it; the stack undoes it in reverse."""
+        needs, modules = self._needs, model.modules
+        if needs.fp8_base:
+            stack.enter_context(kept_in_8_bits(modules.unet))
+        if needs.channels_last:
+            stack.enter_context(laid_out_channels_last(modules.unet))
+        blocks = restore.unet_blocks(modules.unet)
+        recomputed = list(blocks) if needs.gradient_checkpointing else []
+        if recomputed and needs.text_encoder_gradient:
+            recomputed += [block for encoder in modules.text.values() for block in restore.text_blocks(encoder)]
+        self._blocks = stack.enter_context(BlockForwards(recomputed, blocks if needs.compile else []))
+        parts: dict[Idle, Sequence[torch.nn.Module]] = {"vae": (modules.vae,), "text": tuple(modules.text.values())}
+        self._offload = stack.enter_context(Offload(parts, needs.offload and model.device.type == "cuda"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -84,6 +105,9 @@ class StandaloneLease:
 
     @property
     def _open(self) -> LoadedModel:
+        return self._check()
+
+    def _check(self) -> LoadedModel:
         if self._model is None or self._stack is None:
             raise RunConflict("The lease of the model has ended or not begun. Use it inside its `with` block.")
         return self._model
@@ -101,11 +125,26 @@ class StandaloneLease:
     @property
     def alphas_cumprod(self) -> torch.Tensor:
         """Products of 1 - beta up to each timestep: (1000,) float32 on the CPU."""
-        return torch.cumprod(1 - self._open.betas, 0).float()
+        return self._open.alphas_cumprod.float()
 
     def targets(self) -> Sequence[Target]:
-        """Return every Linear and Conv2d of the UNet and the text encoders with its module, in the model's order."""
+        """Return every Linear, Conv2d and norm of the UNet and the text encoders with its module, in model order."""
         return self._open.targets
+
+    def identity(self, part: Literal["vae", "text"]) -> str:
+        """Return a digest of the VAE's or all text encoders' weights; computed once."""
+        modules = self._open.modules
+        if part not in self._identities:
+            self._identities[part] = digest([modules.vae] if part == "vae" else modules.text.values())
+        return self._identities[part]
+
+    def idle(self, *parts: Idle) -> None:
+        """Say which parts are not needed until the next call. With `offload` they leave the GPU until they are used.
+
+        Images need all of them; afterwards the idle ones leave again.
+        """
+        self._check()
+        self._offload.idle(*parts)
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> Posterior:
@@ -116,6 +155,7 @@ class StandaloneLease:
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % 8 or pixels.shape[3] % 8:
             raise ConfigError(f"pixels: shape {list(pixels.shape)}; (B, 3, H, W) with multiples of 8 is needed.")
         model = self._open
+        self._offload.use("vae")
         with torch.autocast(model.device.type, enabled=False):
             posterior = model.modules.vae.encode(pixels.to(model.device, torch.float32)).latent_dist
         mean, std = (value.float().cpu() * model.info.latent_scale for value in (posterior.mean, posterior.std))
@@ -123,22 +163,27 @@ class StandaloneLease:
             raise NumericalError("The VAE's latents are not finite. The picture, or the checkpoint's VAE, is damaged.")
         return Posterior(mean, std)
 
-    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+    def count_chunks(self, captions: Sequence[str], emphasis: bool = False) -> tuple[int, ...]:
         """Return how many 75-token chunks each caption takes, at least 1."""
-        return tuple(map(conditioning.chunks_needed, captions))
+        return tuple(words.count_chunks(caption, emphasis) for caption in captions)
 
     def encode_text(self, request: TextRequest) -> Conditioning:
         """Encode captions; differentiable when gradients are enabled. Longer ones are cut at 75·chunks tokens."""
         model = self._open
+        self._offload.use("text")
         with self._arithmetic():
             return conditioning.encode(model.modules.text, model.info.family, request, model.device)
 
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
         """Return the UNet's output (B, 4, h, w) float32 for noisy latents (B, 4, h, w) and timesteps (B,) int64."""
         model = self._open
+        self._blocks.look()
+        latents = latents.to(model.device, torch.float32)
+        if self._needs.channels_last:
+            latents = latents.contiguous(memory_format=torch.channels_last)
         with self._arithmetic():
             output: torch.Tensor = model.modules.unet(
-                latents.to(model.device, torch.float32),
+                latents,
                 timesteps.to(model.device),
                 encoder_hidden_states=text.context.to(model.device, torch.float32),
                 class_labels=None if text.vector is None else text.vector.to(model.device, torch.float32),
@@ -149,7 +194,7 @@ class StandaloneLease:
     def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
         """Make images in the order of the requests, neighbours of equal size and sampler together.
 
-        Prompts are plain text: emphasis is not read, and network tags such as `<lora:name:1>` are left out.
+        Of prompts' syntax emphasis and BREAK are read; network tags such as `<lora:name:1>` are left out.
         Raises ConfigError, before anything is made, for a request that cannot be met.
         """
         for request in requests:
@@ -166,7 +211,7 @@ class StandaloneLease:
     @torch.no_grad()
     def _make(self, batch: Sequence[ImageRequest]) -> list[Image.Image]:
         model = self._open
-        with restore.kept_random_state():
+        with restore.kept_random_state(), self._offload.lent("vae", "text"), self._blocks.suspended():
             wanted = self._texts([request.prompt for request in batch], batch)
             unwanted = self._texts([request.negative for request in batch], batch)
             guidance = torch.tensor([request.guidance for request in batch], device=model.device).view(-1, 1, 1, 1)
@@ -178,17 +223,18 @@ class StandaloneLease:
                 with_prompt, without = self._predict_both(latents, times, wanted, unwanted)
                 return without + guidance * (with_prompt - without)
 
-            scheduler = sampling.make_scheduler(batch[0].sampler, model.betas, model.info.prediction)
+            betas = schedule.sampling_betas(model.alphas_cumprod, model.info.zero_terminal_snr)
+            scheduler = sampling.make_scheduler(batch[0].sampler, betas, model.info.prediction)
             latents = sampling.sample(batch, scheduler, predict, model.device)
             # One at a time: at full size the decoder needs more memory than the UNet.
             return [self.decode(latent) for latent in latents]
 
     def _texts(self, texts: Sequence[str], batch: Sequence[ImageRequest]) -> Conditioning:
         captions = tuple(map(plain, texts))
-        chunks = max(map(conditioning.chunks_needed, captions))
+        chunks = max(self.count_chunks(captions, emphasis=True))
         size = (batch[0].height, batch[0].width)
         sizes = (PictureSize(size, (0, 0), size),) * len(batch)
-        return self.encode_text(TextRequest(captions, batch[0].clip_skip, chunks, sizes))
+        return self.encode_text(TextRequest(captions, batch[0].clip_skip, chunks, sizes, emphasis=True))
 
     def _predict_both(
         self, latents: torch.Tensor, times: torch.Tensor, wanted: Conditioning, unwanted: Conditioning
@@ -206,6 +252,7 @@ class StandaloneLease:
     def decode(self, latent: torch.Tensor) -> Image.Image:
         """Return the picture of one latent (4, H/8, W/8), already scaled. Raises NumericalError on NaN."""
         model = self._open
+        self._offload.use("vae")
         with torch.autocast(model.device.type, enabled=False):
             pixels = model.modules.vae.decode(latent[None] / model.info.latent_scale).sample[0]
         if not torch.isfinite(pixels).all():
@@ -237,5 +284,5 @@ def _batches(requests: Sequence[ImageRequest]) -> Iterator[list[ImageRequest]]:
 
 
 def _shape(request: ImageRequest) -> tuple[object, ...]:
-    texts = (conditioning.chunks_needed(plain(text)) for text in (request.prompt, request.negative))
+    texts = (words.count_chunks(plain(text), emphasis=True) for text in (request.prompt, request.negative))
     return request.width, request.height, request.steps, request.sampler, request.clip_skip, *texts

@@ -1,15 +1,14 @@
-"""What a lease must put back, and the wrapping that trades time for memory while it lasts."""
+"""What a lease must put back, and the blocks of the networks that it may wrap while it lasts."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from lib_lora_trainer.base.errors import TrainerError
 
@@ -111,31 +110,16 @@ def in_dtype(networks: Iterable[torch.nn.Module], dtype: torch.dtype) -> Iterato
             network.to(narrow)
 
 
-@contextmanager
-def recomputing(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """Recompute transformer and residual blocks in the backward pass inside the block, instead of storing their inside.
-
-    Non-reentrant, because nothing that enters a frozen block requires a gradient.
-    """
+def unet_blocks(unet: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the UNet's transformer and residual blocks."""
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
+
+    return [module for module in unet.modules() if isinstance(module, (BasicTransformerBlock, ResnetBlock2D))]
+
+
+def text_blocks(encoder: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the layers of a text encoder."""
     from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-    kinds = (BasicTransformerBlock, ResnetBlock2D, CLIPEncoderLayer)
-    blocks = [module for network in networks for module in network.modules() if isinstance(module, kinds)]
-    for block in blocks:
-        block.__dict__["forward"] = _recomputing_forward(block)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.__dict__["forward"]
-
-
-def _recomputing_forward(block: torch.nn.Module) -> Callable[..., Any]:
-    def forward(*inputs: Any, **options: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return type(block).forward(block, *inputs, **options)
-        return checkpoint(type(block).forward, block, *inputs, use_reentrant=False, **options)
-
-    return forward
+    return [module for module in encoder.modules() if isinstance(module, CLIPEncoderLayer)]

@@ -62,6 +62,9 @@ def sample(requests: Sequence[ImageRequest], scheduler: Any, predict: Predict, d
     shape = (1, 4, requests[0].height // 8, requests[0].width // 8)
     noise = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     scheduler.set_timesteps(requests[0].steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):
+        # Found by its timestep, the first step would be the second one where a zero-terminal schedule repeats 999.
+        scheduler.set_begin_index(0)
     latents = noise.to(device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         output = predict(scheduler.scale_model_input(latents, timestep), timestep)

@@ -1,12 +1,12 @@
-"""CLIP's tokenizer, and the rows of token numbers that its encoders read."""
+"""CLIP's tokenizer, and the rows of token numbers that its encoders read, with the weights of each token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from lib_lora_trainer.hosts import tokenizer_files
-from lib_lora_trainer.hosts.chunks import chunk_tokens, framed
+from lib_lora_trainer.hosts import emphasized, tokenizer_files
+from lib_lora_trainer.hosts.chunks import Piece, chunk_weighted, framed, framed_weights, split_weighted
 
 START, END = 49406, 49407
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -57,6 +57,18 @@ def comma() -> int:
     return token
 
 
-def rows(tokens: Sequence[int], chunks: int, padding: int) -> list[list[int]]:
-    """Return exactly `chunks` rows of 77 token numbers: start, chunk, end, padding. Longer texts are cut."""
-    return [framed(chunk, START, END, padding) for chunk in chunk_tokens(tokens, comma(), chunks)]
+def pieces(text: str, emphasis: bool) -> Sequence[Piece | None]:
+    """Return a text's tokens with their weights; without emphasis it is one piece of plain text."""
+    tokenize = load_tokenizer()
+    return emphasized.pieces(text, tokenize) if emphasis else [(tokenize(text), 1.0)]
+
+
+def count_chunks(text: str, emphasis: bool) -> int:
+    """Return how many 75-token chunks a text takes; at least 1."""
+    return len(split_weighted(pieces(text, emphasis), comma()))
+
+
+def rows(text: str, emphasis: bool, chunks: int, padding: int) -> list[tuple[list[int], list[float]]]:
+    """Return exactly `chunks` rows of 77 tokens and their weights: start, chunk, end, padding. Longer texts are cut."""
+    cut = chunk_weighted(pieces(text, emphasis), comma(), chunks)
+    return [(framed(ids, START, END, padding), framed_weights(weights)) for ids, weights in cut]

@@ -21,8 +21,9 @@ class WebuiHost:
         return examine().info
 
     def layers(self) -> Sequence[Layer]:
-        """Return every Linear and Conv2d that can be adapted. Raises HostRefusal as `info` does."""
-        return tuple(target.layer for target in examine().targets())
+        """Return every Linear, Conv2d and norm that can be adapted. Raises HostRefusal as `info` does."""
+        loaded = examine()
+        return tuple(target.layer for target in loaded.targets(loaded.layered()))
 
     def lease(self, needs: Needs) -> WebuiLease:
         """Return exclusive use of the loaded model, to be entered in a thread that does not hold the WebUI's queue."""

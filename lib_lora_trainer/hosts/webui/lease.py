@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Literal
 
 import torch
 from modules import call_queue, devices, sd_models, shared
 
 from lib_lora_trainer.adapters.targets import Target
 from lib_lora_trainer.base.errors import HostRefusal, RunConflict
-from lib_lora_trainer.hosts.api import Conditioning, ImageRequest, MadeImage, Needs, Posterior, TextRequest
+from lib_lora_trainer.hosts import compiled, float8, identity
+from lib_lora_trainer.hosts.api import Conditioning, Idle, ImageRequest, MadeImage, Needs, Posterior, TextRequest
+from lib_lora_trainer.hosts.blocks import BlockForwards
+from lib_lora_trainer.hosts.channels_last import laid_out_channels_last
+from lib_lora_trainer.hosts.offload import Offload
 from lib_lora_trainer.hosts.webui import pictures, restoring, samples, text
-from lib_lora_trainer.hosts.webui.forwards import TrainingForwards
-from lib_lora_trainer.hosts.webui.loaded import Loaded, examine
+from lib_lora_trainer.hosts.webui.forwards import TrainingAttention, text_blocks, unet_blocks
+from lib_lora_trainer.hosts.webui.loaded import Loaded, examine, kept_in_8_bits, schedule
+
+logger = logging.getLogger(__name__)
 
 JOB = "lora-trainer"
 _TAKEN = threading.Lock()
@@ -23,6 +31,11 @@ _TAKEN = threading.Lock()
 def check_needs(loaded: Loaded, needs: Needs) -> None:
     """Raise HostRefusal when the loaded model cannot be computed with as `needs` says."""
     title, dtype, device = loaded.info.title, needs.compute_dtype, devices.device
+    if kept_in_8_bits(loaded) and not needs.fp8_base:
+        raise HostRefusal(
+            f"{title} is kept in 8 bits (Settings, Optimizations, FP8 weight). Set FP8 weight to Disable and apply, or "
+            'switch on "8-bit base model" to train on these weights as they are.'
+        )
     if dtype is torch.float32:
         halves = [p for part in (loaded.unet, *loaded.wrappers) for p in part.parameters() if p.dtype != torch.float32]
         if halves:
@@ -36,10 +49,10 @@ def check_needs(loaded: Loaded, needs: Needs) -> None:
         raise HostRefusal(f"{torch.cuda.get_device_name(device)} has no bf16 arithmetic. Choose fp16.")
     elif device.type not in ("cpu", "cuda"):
         raise HostRefusal(f"Mixed precision is not available on {device.type}. Choose fp32, and start with --no-half.")
-    if needs.text_encoder_gradient and not loaded.info.text_encoders:
-        raise HostRefusal(
-            f"The text encoder of {title} (OpenCLIP) cannot be trained. Switch the text encoder off and train the UNet."
-        )
+    if needs.fp8_base and float8.reason_against():
+        raise HostRefusal(f'{float8.reason_against()}. Switch "8-bit base model" off, or update torch.')
+    if needs.compile:
+        compiled.check(device, needs.fp8_base)
 
 
 class WebuiLease:
@@ -53,11 +66,11 @@ class WebuiLease:
     def __init__(self, loaded: Loaded, needs: Needs) -> None:
         self.info = loaded.info
         self.device = devices.device
-        self.alphas_cumprod = _schedule(loaded)
+        self.alphas_cumprod = schedule(loaded.model)
         self._loaded = loaded
         self._needs = needs
         self._file = loaded.model.sd_model_checkpoint
-        self._forwards = _forwards(loaded, needs)
+        self._identities: dict[str, str] = {}
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> WebuiLease:
@@ -70,7 +83,6 @@ class WebuiLease:
             self._loaded = examine()
             self.info = self._loaded.info
             check_needs(self._loaded, self._needs)
-            self._forwards = _forwards(self._loaded, self._needs)
             model = self._loaded.model
             stack.enter_context(restoring.random_state_kept())
             stack.enter_context(restoring.attributes_kept(devices, "dtype_unet", "dtype_vae", "nv_rng"))
@@ -81,10 +93,31 @@ class WebuiLease:
             stack.enter_context(restoring.placed(model))
             stack.enter_context(restoring.frozen(model))
             stack.enter_context(restoring.forwards_kept(model))
-            stack.enter_context(self._forwards)
             self.device = next(self._loaded.unet.parameters()).device
+            self._prepare(stack)
             self._stack = stack.pop_all()
         return self
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """Have the model's layers and blocks compute as training needs it; the stack undoes it in reverse."""
+        loaded, needs = self._loaded, self._needs
+        if needs.fp8_base:
+            if kept_in_8_bits(loaded):
+                logger.info("%s is in 8 bits already (FP8 weight); it is trained on as it is", self.info.title)
+            stack.enter_context(float8.kept_in_8_bits(loaded.unet))
+        if needs.channels_last:
+            stack.enter_context(laid_out_channels_last(loaded.unet))
+        self._layered = stack.enter_context(loaded.layered())
+        self._attention = stack.enter_context(TrainingAttention(loaded.unet, bool(shared.opts.upcast_attn)))
+        blocks = unet_blocks(loaded.unet)
+        recomputed = list(blocks) if needs.gradient_checkpointing else []
+        if recomputed and needs.text_encoder_gradient:
+            recomputed += [block for wrapper in loaded.wrappers for block in text_blocks(wrapper)]
+        # ldm's `forward` hands `_forward` and all parameters to a function of its own, which torch 2.1 cannot trace.
+        self._blocks = stack.enter_context(BlockForwards(recomputed, blocks if needs.compile else [], "_forward"))
+        parts: dict[Idle, Sequence[torch.nn.Module]] = {"vae": (loaded.vae,), "text": loaded.wrappers}
+        movable = needs.offload and self.device.type == "cuda"
+        self._offload = stack.enter_context(Offload(parts, movable, self._layered.refresh))
 
     def __exit__(self, *_: object) -> None:
         if self._stack is not None:
@@ -92,21 +125,39 @@ class WebuiLease:
             stack.close()
 
     def targets(self) -> Sequence[Target]:
-        """Return every Linear and Conv2d that can be adapted, with its module, in the model's order."""
-        return tuple(self._loaded.targets())
+        """Return every Linear, Conv2d and norm that can be adapted, with its module, in the model's order."""
+        self._check()
+        return tuple(self._loaded.targets(self._layered))
+
+    def identity(self, part: Literal["vae", "text"]) -> str:
+        """Return a digest of the VAE's or all text encoders' weights; computed once."""
+        self._check()
+        if part not in self._identities:
+            self._identities[part] = identity.digest([self._loaded.vae] if part == "vae" else self._loaded.wrappers)
+        return self._identities[part]
+
+    def idle(self, *parts: Idle) -> None:
+        """Say which parts are not needed until the next call. With `offload` they leave the GPU until they are used.
+
+        Images need all of them; afterwards the idle ones leave again.
+        """
+        self._check()
+        self._offload.idle(*parts)
 
     def encode_images(self, pixels: torch.Tensor) -> Posterior:
         """Encode pixels (B, 3, H, W) in [-1, 1], each picture by itself. Raises NumericalError on NaN."""
         self._check()
+        self._offload.use("vae")
         return pictures.encode(self._loaded, pixels, self.device)
 
-    def count_chunks(self, captions: Sequence[str]) -> tuple[int, ...]:
+    def count_chunks(self, captions: Sequence[str], emphasis: bool = False) -> tuple[int, ...]:
         """Return how many 75-token chunks each caption takes, at least 1."""
-        return text.count_chunks(self._loaded, captions)
+        return text.count_chunks(self._loaded, captions, emphasis)
 
     def encode_text(self, request: TextRequest) -> Conditioning:
-        """Encode captions as plain text; differentiable when gradients are enabled."""
+        """Encode captions; differentiable when gradients are enabled. Longer ones are cut at 75·chunks tokens."""
         self._check()
+        self._offload.use("text")
         with self._arithmetic():
             return text.encode(self._loaded, request, self.device)
 
@@ -117,10 +168,14 @@ class WebuiLease:
         conditioning in place. Its `timestep_embedding` returns `devices.dtype_unet`.
         """
         self._check()
+        self._blocks.look()
         vector = {} if text.vector is None else {"y": text.vector.to(self.device)}
+        latents = latents.to(self.device)
+        if self._needs.channels_last:
+            latents = latents.contiguous(memory_format=torch.channels_last)
         with restoring.attributes_kept(devices, dtype_unet=torch.float32), self._arithmetic():
             output: torch.Tensor = self._loaded.unet(
-                latents.to(self.device), timesteps.to(self.device), context=text.context.to(self.device), **vector
+                latents, timesteps.to(self.device), context=text.context.to(self.device), **vector
             )
         return output.float()
 
@@ -130,11 +185,13 @@ class WebuiLease:
             samples.check_sampler(request.sampler)
         for request in requests:
             self._check()
-            try:
-                with self._forwards.suspended():
-                    made = samples.generate(self._loaded, request)
-            finally:
-                restoring.place(self._loaded.model)
+            with self._offload.lent("vae", "text"):
+                try:
+                    with self._attention.suspended(), self._blocks.suspended():
+                        made = samples.generate(self._loaded, request)
+                finally:
+                    restoring.place(self._loaded.model)
+                    self._layered.refresh()
             self._check()
             if made is not None:
                 yield made
@@ -175,13 +232,3 @@ def _only_lease() -> Iterator[None]:
         yield
     finally:
         _TAKEN.release()
-
-
-def _forwards(loaded: Loaded, needs: Needs) -> TrainingForwards:
-    return TrainingForwards(loaded.unet, needs.gradient_checkpointing, upcast=bool(shared.opts.upcast_attn))
-
-
-def _schedule(loaded: Loaded) -> torch.Tensor:
-    # Generations rewrite `alphas_cumprod` as the options say; the original is what the checkpoint was trained with.
-    schedule: torch.Tensor = getattr(loaded.model, "alphas_cumprod_original", loaded.model.alphas_cumprod)
-    return schedule.detach().to(device="cpu", dtype=torch.float32, copy=True)

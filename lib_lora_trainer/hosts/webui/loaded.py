@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,17 @@ from lib_lora_trainer.adapters.targets import Target, layer_of
 from lib_lora_trainer.base.errors import HostRefusal
 from lib_lora_trainer.base.families import Family, Part, Prediction
 from lib_lora_trainer.hosts.api import ModelInfo
+from lib_lora_trainer.hosts.float8 import is_float8
+from lib_lora_trainer.hosts.noise_schedule import ends_in_noise
+from lib_lora_trainer.hosts.webui import marks
+from lib_lora_trainer.hosts.webui.openclip import LayeredAttention, named_layers
 
 _PREDICTIONS: dict[str, Prediction] = {"eps": "epsilon", "v": "v"}
 _OTHER_WEBUIS = {
     "backend.memory_management": "Stable Diffusion WebUI Forge",
     "ldm_patched.modules.model_management": "reForge or an early Forge",
 }
+_TEXT_ENCODERS: dict[Family, tuple[Part, ...]] = {"sd1": ("te",), "sd2": ("te",), "sdxl": ("te1", "te2")}
 _SIZE_KEYS = {"original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple"}
 
 
@@ -33,16 +38,28 @@ class Loaded:
     vae: Any
     wrappers: tuple[Any, ...]
 
-    def targets(self) -> Iterator[Target]:
-        """Yield every Linear and Conv2d of the UNet and of the text encoders that can be adapted."""
-        parts: list[tuple[Part, torch.nn.Module]] = [("unet", self.unet)]
-        # open_clip's encoders multiply by one fused matrix, which an adapter per layer cannot sit on: not offered.
-        parts += [(part, self.wrappers[0].wrapped.transformer) for part in self.info.text_encoders]
-        for part, root in parts:
-            for path, module in root.named_modules():
+    def layered(self) -> LayeredAttention:
+        """Return what makes layers of the attention in open_clip's encoders; without such encoders it is empty."""
+        return LayeredAttention(wrapper.wrapped.model for wrapper in self.wrappers if _is_open_clip(wrapper))
+
+    def targets(self, layered: LayeredAttention) -> Iterator[Target]:
+        """Yield every Linear, Conv2d and norm of the UNet and the text encoders with its module, in model order."""
+        parts: list[tuple[Part, Iterable[tuple[str, torch.nn.Module]]]] = [("unet", self.unet.named_modules())]
+        for part, wrapper in zip(self.info.text_encoders, self.wrappers, strict=True):
+            parts.append((part, self._text_layers(wrapper, layered)))
+        for part, modules in parts:
+            for path, module in modules:
                 layer = layer_of(part, path, module)
                 if layer is not None:
                     yield Target(layer, module)
+
+    def _text_layers(self, wrapper: Any, layered: LayeredAttention) -> Iterable[tuple[str, torch.nn.Module]]:
+        if not _is_open_clip(wrapper):
+            return wrapper.wrapped.transformer.named_modules()
+        encoder = wrapper.wrapped.model
+        # SD2 never computes the blocks behind the layer it reads; of SDXL the pooled vector comes from the last one.
+        unused = wrapper.wrapped.layer_idx if self.info.family == "sd2" else 0
+        return named_layers(encoder, len(encoder.transformer.resblocks) - unused, layered)
 
 
 def examine() -> Loaded:
@@ -61,20 +78,22 @@ def examine() -> Loaded:
     _check_memory(model, unet, title)
     checkpoint = model.sd_checkpoint_info
     weight = next(unet.parameters())
+    marked = marks.read(checkpoint.filename)
     info = ModelInfo(
         host="webui",
         family=family,
-        prediction=_PREDICTIONS[model.parameterization],
+        prediction="v" if marked.velocity else _PREDICTIONS[model.parameterization],
         title=title,
         name=checkpoint.name_for_extra,
         file=checkpoint.filename,
         sha256=checkpoint.sha256 or "",
         vae=sd_vae.get_loaded_vae_name() or "",
-        text_encoders=_trainable_encoders(family),
+        text_encoders=_TEXT_ENCODERS[family],
         latent_scale=float(model.scale_factor),
         clip_skip=int(shared.opts.CLIP_stop_at_last_layers),
         dtype=str(weight.dtype).removeprefix("torch."),
         device=str(devices.device),
+        zero_terminal_snr=marked.zero_terminal_snr or _ends_in_noise(model),
     )
     return Loaded(model, info, unet, model.first_stage_model, wrappers)
 
@@ -137,19 +156,31 @@ def _wrappers(model: Any, family: Family, title: str) -> tuple[Any, ...]:
     return (wrapper,)
 
 
-def _trainable_encoders(family: Family) -> tuple[Part, ...]:
-    encoders: dict[Family, tuple[Part, ...]] = {"sd1": ("te",), "sd2": (), "sdxl": ("te1",)}
-    return encoders[family]
+def _is_open_clip(wrapper: Any) -> bool:
+    return not hasattr(wrapper.wrapped, "transformer")
+
+
+def schedule(model: Any) -> torch.Tensor:
+    """Return ᾱ of the training schedule, (1000,) float32 on the CPU.
+
+    Generations rewrite `alphas_cumprod` as the options say; the original is what the checkpoint was trained with.
+    """
+    alphas: torch.Tensor = getattr(model, "alphas_cumprod_original", model.alphas_cumprod)
+    return alphas.detach().to(device="cpu", dtype=torch.float32, copy=True)
+
+
+def _ends_in_noise(model: Any) -> bool:
+    # `ztsnr` is set by the versions after 1.10.1, which read the mark themselves. Some files bring the schedule along.
+    return bool(getattr(model, "ztsnr", False)) or ends_in_noise(schedule(model))
+
+
+def kept_in_8_bits(loaded: Loaded) -> bool:
+    """Tell whether the WebUI itself keeps the model in 8 bits (Settings, Optimizations, FP8 weight)."""
+    return bool(devices.fp8) or any(is_float8(parameter) for parameter in loaded.unet.parameters())
 
 
 def _check_memory(model: Any, unet: Any, title: str) -> None:
     weight = next(unet.parameters())
-    stored = {parameter.dtype for parameter in unet.parameters()}
-    if devices.fp8 or any("float8" in str(dtype) for dtype in stored):
-        raise HostRefusal(
-            f"{title} is kept in 8 bits (Settings, Optimizations, FP8 weight), which is too coarse to train on. "
-            "Set FP8 weight to Disable and apply."
-        )
     if getattr(model, "lowvram", False) and shared.cmd_opts.lowvram:
         raise HostRefusal(
             "The WebUI runs with --lowvram and swaps the UNet's blocks in and out, so that no gradient can pass. "

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from modules import devices, lowvram, sd_hijack, sd_models, shared
 
+from lib_lora_trainer.hosts.offload import slots
+
 _ABSENT = object()
 _MERGEABLE = (
     torch.nn.Linear,
@@ -126,12 +128,13 @@ def forwards_kept(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def precision_kept(model: torch.nn.Module) -> Iterator[None]:
     """Put tensors back to their type and device; half precision survives the way to float32 and back unchanged."""
-    tensors = [*model.parameters(), *model.buffers()]
-    before = [(tensor, tensor.dtype, tensor.device) for tensor in tensors]
+    tensors = ((module, name, getattr(module, name)) for module, name in slots(model))
+    before = [(module, name, tensor.dtype, tensor.device) for module, name, tensor in tensors]
     try:
         yield
     finally:
-        for tensor, dtype, device in before:
+        for module, name, dtype, device in before:
+            tensor = getattr(module, name)
             if (tensor.dtype, tensor.device) != (dtype, device) and not tensor.is_meta:
                 tensor.data = tensor.data.to(device=device, dtype=dtype)
 

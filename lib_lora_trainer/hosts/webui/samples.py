@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from modules import processing, sd_models, sd_samplers, shared
+from modules import devices, processing, sd_models, sd_samplers, shared
 
 from lib_lora_trainer.base.errors import ConfigError, RunConflict
 from lib_lora_trainer.hosts.api import ImageRequest, MadeImage
@@ -101,15 +101,19 @@ def _as_it_was(loaded: Loaded, request: ImageRequest) -> Iterator[None]:
         first, later = processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img
         stack.enter_context(attributes_kept(first, cached_c=[None, None], cached_uc=[None, None]))
         stack.enter_context(attributes_kept(later, cached_hr_c=[None, None], cached_hr_uc=[None, None]))
-        # `process_images` loads whatever checkpoint the options name; the user may have chosen another one meanwhile,
-        # which is loaded when the lease ends.
+        if loaded.info.prediction == "v" != loaded.model.parameterization:
+            # The file says so where the WebUI 1.10, which takes every SDXL to predict noise, does not look.
+            stack.enter_context(attributes_kept(loaded.model, parameterization="v"))
+        # `process_images` loads whatever checkpoint the options name, and loads it again when its kind of weights
+        # changes; the user may have chosen something else meanwhile, which happens when the lease ends.
         stack.enter_context(
             options_set(
                 sd_model_checkpoint=checkpoint.title,
                 sd_unet="None",
-                fp8_storage="Disable",
+                fp8_storage="Enable" if devices.fp8 else "Disable",
                 live_previews_enable=False,
                 CLIP_stop_at_last_layers=request.clip_skip,
+                **({"sd_noise_schedule": "Zero Terminal SNR"} if loaded.info.zero_terminal_snr else {}),
             )
         )
         yield

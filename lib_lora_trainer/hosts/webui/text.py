@@ -1,4 +1,4 @@
-"""Captions to conditioning with the loaded text encoders, as plain text: no prompt syntax, no textual inversion."""
+"""Captions to conditioning with the loaded text encoders: no textual inversion; of prompt syntax emphasis, if asked."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ import torch
 from modules import devices, sd_hijack
 
 from lib_lora_trainer.base.errors import ConfigError
+from lib_lora_trainer.hosts import emphasized
 from lib_lora_trainer.hosts.api import Conditioning, PictureSize, TextRequest
-from lib_lora_trainer.hosts.chunks import chunk_tokens, framed, split
+from lib_lora_trainer.hosts.chunks import Piece, chunk_weighted, framed, framed_weights, split_weighted
 from lib_lora_trainer.hosts.webui.loaded import Loaded
 from lib_lora_trainer.hosts.webui.restoring import attributes_kept
 
 
-def count_chunks(loaded: Loaded, captions: Sequence[str]) -> tuple[int, ...]:
+def count_chunks(loaded: Loaded, captions: Sequence[str], emphasis: bool) -> tuple[int, ...]:
     """Return how many 75-token chunks each caption takes, at least 1."""
     wrapper = loaded.wrappers[0]
-    return tuple(len(split(ids, wrapper.comma_token)) for ids in wrapper.tokenize(list(captions)))
+    return tuple(len(split_weighted(_pieces(wrapper, caption, emphasis), wrapper.comma_token)) for caption in captions)
+
+
+def _pieces(wrapper: Any, caption: str, emphasis: bool) -> Sequence[Piece | None]:
+    """Return a caption's tokens with their weights; without emphasis it is one piece of plain text."""
+
+    def tokenize(text: str) -> list[int]:
+        (ids,) = wrapper.tokenize([text])
+        return list(ids)
+
+    return emphasized.pieces(caption, tokenize) if emphasis else [(tokenize(caption), 1.0)]
 
 
 def encode(loaded: Loaded, request: TextRequest, device: torch.device) -> Conditioning:
@@ -50,14 +61,20 @@ def _encode_with(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return (B, 77·chunks, width) states, and (B, width) of the whole caption where the encoder has it."""
     chunked = [
-        chunk_tokens(ids, wrapper.comma_token, request.chunks) for ids in wrapper.tokenize(list(request.captions))
+        chunk_weighted(_pieces(wrapper, caption, request.emphasis), wrapper.comma_token, request.chunks)
+        for caption in request.captions
     ]
-    states = []
+    states, pooled = [], []
     for number in range(request.chunks):
-        rows = [framed(chunks[number], wrapper.id_start, wrapper.id_end, wrapper.id_pad) for chunks in chunked]
+        rows = [framed(chunks[number][0], wrapper.id_start, wrapper.id_end, wrapper.id_pad) for chunks in chunked]
         with attributes_kept(sd_hijack.model_hijack, fixes=None):
-            states.append(_states(wrapper, torch.tensor(rows, device=device), loaded, request.clip_skip))
-    return torch.cat(states, dim=1), getattr(states[0], "pooled", None)
+            found = _states(wrapper, torch.tensor(rows, device=device), loaded, request.clip_skip)
+        pooled.append(getattr(found, "pooled", None))
+        if request.emphasis:
+            weights = [framed_weights(chunks[number][1]) for chunks in chunked]
+            found = emphasized.apply(found, torch.tensor(weights, device=device))
+        states.append(found)
+    return torch.cat(states, dim=1), pooled[0]
 
 
 def _states(wrapper: Any, ids: torch.Tensor, loaded: Loaded, clip_skip: int) -> torch.Tensor:
