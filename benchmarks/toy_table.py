@@ -117,9 +117,6 @@ CASES = (
     Case("Option", "one background, masked", {"loss.masked": True}, "masked"),
     Case("Option", "caption dropout 0.3", {"data.caption.dropout": 0.3}, "alone"),
     Case("Option", "min-SNR 5", {"loss.min_snr_gamma": 5.0}),
-    Case("Option", "ip noise 0.1", {"noise.input_perturbation": 0.1}),
-    Case("Option", "huber", {"loss.kind": "huber"}),
-    Case("Option", "EMA 0.98", {"training.ema": 0.98}),
 )
 
 

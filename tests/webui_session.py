@@ -222,6 +222,13 @@ def webui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("modules", "networks") or name.startswith("lib_lora_trainer.hosts.webui"):
                 del sys.modules[name]
+                parent, _, child = name.rpartition(".")
+                # `from package import module` finds the attribute first, should the package be older than this session.
+                if parent in sys.modules:
+                    vars(sys.modules[parent]).pop(child, None)
+                package, _, module = name.rpartition(".")
+                if hasattr(sys.modules.get(package), module):  # a package that stays would hand it out again
+                    delattr(sys.modules[package], module)
 
 
 @pytest.fixture
