@@ -88,7 +88,7 @@ CASES = (
     _method("locon", 1e-3),
     _method("loha", 1e-3),
     _method("lokr", 2e-3, adapter__lokr_factor=4),
-    _method("ia3", 1e-1, adapter__layers="all", training__max_steps=864),
+    _method("ia3", 2e-1, adapter__layers="all", training__max_steps=864),
     _method("dylora", 2e-3, adapter__dylora_unit=4, training__max_steps=864),
     _method("oft", 6e-3, adapter__rank=4),
     _method("boft", 3e-3, adapter__rank=4),
