@@ -21,11 +21,10 @@ def main(config: Path, out: Path, stop_after: int) -> None:
     control = Control()
     with joined():
         for event in train(TinyHost(out), run.read(config), RunPaths(out / "run", out, out / "cache"), control):
-            if isinstance(event, Progress):
-                if launch.rank() == 0:
-                    sys.stdout.write(f"{event.step} {event.loss!r}\n")
-                    if event.step == stop_after:
-                        control.ask("pause")
+            if isinstance(event, Progress) and launch.rank() == 0:
+                sys.stdout.write(f"{event.step} {event.loss!r}\n")
+                if event.step == stop_after:
+                    control.ask("pause")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_ctrl_c_stops_and_saves(config: Path, tmp_path: Path) -> None:
     events = []
     for line in process.stdout:
         events.append(json.loads(line))
-        if events[-1].get("step") == 1:
+        if events[-1]["event"] == "progress" and events[-1]["step"] == 1:  # once: what is saved at step 1 names it too
             process.send_signal(signal.SIGINT)
             time.sleep(0.05)
     assert process.wait() == 130
@@ -195,7 +195,7 @@ def test_a_learning_rate_is_searched_and_ctrl_c_ends_the_search(config: Path, tm
     events = []
     for line in process.stdout:
         events.append(json.loads(line))
-        if events[-1].get("step") == 2:
+        if events[-1]["event"] == "ratetried" and events[-1]["step"] == 2:
             process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     tried = [event["learning_rate"] for event in events if event["event"] == "ratetried"]
