@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = "sd-webui-lora-trainer"
 SUPPORTED = ((3, 11), (3, 10), (3, 12))
 PIP_ARGUMENTS = "LORA_TRAINER_PIP_ARGS"
-FORWARDED = ("demo", "serve", "plan", "train", "find-rate", "recipes", "settings", "import")
+FORWARDED = ("demo", "serve", "plan", "train", "find-rate", "dataset", "recipes", "settings", "import")
 USAGE = f"""usage: python run.py COMMAND [options]
 
   demo [--no-ui] [--out DIR]   train on the bundled toy world, then serve the tab in a browser
   serve [options]              serve the tab without a WebUI
   plan | train | find-rate CONFIG.toml ... | recipes | settings | import FILE
+  dataset TOOL FOLDER ...      look at a dataset, and change it so that everything can be undone
   test [pytest options]        lint, types and tests
   setup                        only make the environment, with the test tools
 

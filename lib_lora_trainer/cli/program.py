@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
-from lib_lora_trainer.cli import serving, settings, speech, training
+from lib_lora_trainer.cli import dataset, serving, settings, speech, training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lib_lora_trainer", description="Train Stable Diffusion adapters.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_training(commands)
+    dataset.add(commands)
     _add_settings(commands)
     _add_demo(commands)
     return parser

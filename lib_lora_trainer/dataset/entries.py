@@ -16,6 +16,22 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 Path.is_dir raises for those
 
 
+def entry_is_file(entry: os.DirEntry[str]) -> bool:
+    """As `is_file` for what `os.scandir` lists, mostly without asking the file system again."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def entry_is_folder(entry: os.DirEntry[str]) -> bool:
+    """As `is_folder` for what `os.scandir` lists, mostly without asking the file system again."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def absolute(path: str) -> Path:
     """Return an absolute path without `.` and `..`, links kept as they are named."""
     return Path(os.path.abspath(path))  # noqa: PTH100 Path.resolve would replace the names of links
@@ -29,6 +45,6 @@ def real(path: Path) -> str:
         return str(path)
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """Return a path as text that every output can take, also when the file system's name is not valid Unicode."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -50,8 +50,8 @@ def about_pictures(facts: Sequence[tuple[Path, Facts]], where: str) -> list[Prob
 
 
 def about_opacity(facts: Sequence[tuple[Path, Facts]], source: SourceConfig, where: str) -> list[Problem]:
-    """Return a warning when masks are to come from transparency and no picture of a source has any."""
-    if not source.alpha_masks or not facts or any(fact.transparent for _, fact in facts):
+    """Return a warning when masks are to come from transparency and no picture of a source has any, or may have."""
+    if not source.alpha_masks or not facts or any(fact.transparent is not False for _, fact in facts):
         return []
     text = "no picture has transparent areas, so all of each is learned."
     return [Problem("warning", where, text, "Switch it off, or use pictures whose background is transparent.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
 from lib_lora_trainer.config.data import SourceConfig
-from lib_lora_trainer.dataset.entries import absolute, is_file, is_folder, printable, real
+from lib_lora_trainer.dataset.entries import absolute, entry_is_file, entry_is_folder, is_folder, printable, real
 from lib_lora_trainer.dataset.formats import FORMATS, OTHER_PICTURES, readable_extensions
 from lib_lora_trainer.dataset.items import whole
 from lib_lora_trainer.dataset.repeats import MULTIPLY_FILE, factor_in_file, from_name
@@ -84,7 +84,8 @@ def list_source(source: SourceConfig, where: str, texts: Sequence[str], masks: C
     if notes.foreign:
         kinds = ", ".join(sorted({path.suffix.lower() for path in notes.foreign}))
         text = f"pictures in formats not read here ({kinds}) are left out, {len(notes.foreign)} in all."
-        notes.add(Problem("warning", where, text, "Convert them to PNG, JPEG or WebP."))
+        names = ", ".join(path.name for path in notes.foreign)
+        notes.add(Problem("warning", where, text, f"Convert them to PNG, JPEG or WebP: {names}."))
         notes.skipped += notes.foreign
     return Listing(folders, tuple(notes.skipped), tuple(notes.problems))
 
@@ -148,6 +149,7 @@ def _walk(
                     said, fix = (f"its {MULTIPLY_FILE} says 0", f"Change or remove {MULTIPLY_FILE} to use them.")
                 text = f"its pictures ({len(pictures)}) are not used: {said}."
                 notes.add(Problem("warning", printable(folder), text, fix))
+                notes.skipped += pictures
             continue
         shown = "/".join([root.name or str(root), *folder.relative_to(root).parts])
         if pictures or captions:
@@ -163,7 +165,7 @@ def _named(folder: Path, inherited: int, notes: _Notes) -> int:
 def _factor(folder: Path, pictures: Sequence[Path], entries: Iterable[os.DirEntry[str]], notes: _Notes) -> float:
     """Return the factor in a folder's `multiply.txt`, 1 without one or when it is unusable, which is then an error."""
     for entry in entries:
-        if _multiplies(entry.name, pictures) and is_file(folder / entry.name):
+        if _multiplies(entry.name, pictures) and entry_is_file(entry):
             try:
                 return factor_in_file(folder / entry.name)
             except DataError as error:
@@ -188,32 +190,36 @@ def _sorted_out(
     pictures: list[Path] = []
     captions: list[Path] = []
     for entry in entries:
-        path, extension = folder / entry.name, Path(entry.name).suffix.lower()
+        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 a path for each name would cost more
         if entry.name.startswith("._") or entry.name == "__MACOSX":
             notes.litter += 1
         elif entry.name.startswith("."):
             continue
-        elif is_folder(path):
-            subfolders.append(path)
+        elif entry_is_folder(entry):
+            subfolders.append(folder / entry.name)
         elif extension in FORMATS or extension in OTHER_PICTURES:
+            path = folder / entry.name
             if _usable_name(path, entry, notes):
                 (pictures if extension in readable else notes.foreign).append(path)
             else:
                 notes.explained = True
-        elif extension in texts and is_file(path):
-            captions.append(path)
+        elif extension in texts and entry_is_file(entry):
+            captions.append(folder / entry.name)
     captions = [path for path in captions if not _multiplies(path.name, pictures)]
     return subfolders, tuple(pictures), tuple(captions)
 
 
 def _usable_name(path: Path, entry: os.DirEntry[str], notes: _Notes) -> bool:
-    if printable(path) != str(path):
-        text = "its name is not valid Unicode; it is left out."
-        notes.add(Problem("warning", printable(path), text, "Rename the file or folder."))
-        return False
-    if is_file(path):
+    """Tell whether a file can be opened for what it is; otherwise it is left out and said."""
+    where = printable(path)
+    if where != str(path):
+        text, fix = "its name is not valid Unicode; it is left out.", "Rename the file or folder."
+    elif entry_is_file(entry):
         return True
-    if entry.is_symlink():
-        notes.add(Problem("warning", str(path), "links to nothing and is left out.", "Restore or remove it."))
-        notes.skipped.append(path)
+    elif entry.is_symlink():
+        text, fix = "links to nothing and is left out.", "Restore or remove it."
+    else:
+        text, fix = "is no regular file and is left out.", "Remove it from the folder."
+    notes.add(Problem("warning", where, text, fix))
+    notes.skipped.append(Path(where))  # as it is shown: no page or log can take the other spelling
     return False

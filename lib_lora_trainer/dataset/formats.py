@@ -9,13 +9,15 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lib_lora_trainer.base.errors import Problem
+from lib_lora_trainer.dataset.endings import ends_well
 from lib_lora_trainer.dataset.entries import printable
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -31,6 +33,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 PLUGINS = {".avif": "pillow_avif", ".jxl": "pillow_jxl"}  # newer Pillow reads AVIF by itself
 OTHER_PICTURES = frozenset({".heic", ".heif", ".tif", ".tiff", ".psd", ".jp2", ".tga", ".ico", ".svg"})
 MAXIMUM_PIXELS = 178_956_970  # where Pillow itself refuses; repeated here because a host may have switched that off
+LARGE = 32_000_000  # pixels; larger pictures are decoded one at a time, so that threads do not add up their memory
 ORIENTATION = 0x0112  # EXIF 2.32, table 4
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,18 +59,26 @@ DECODER_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # these two where the host has turned warnings into errors
+    UserWarning,
 )
+
+Depth = Literal["headers", "whole"]
+"""How much of a picture is read: its headers and its end, or all of it, decoded."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One decoded picture: its upright size in pixels, its format by content, and what is special about it."""
+    """What is in a picture: its upright size in pixels, its format by content, and what is special about it.
+
+    transparent: None where only the headers were read and there may be transparent areas.
+    """
 
     width: int
     height: int
     format: str
     animated: bool
-    transparent: bool
+    transparent: bool | None
     cmyk: bool
     deep: bool
     exif_unreadable: bool
@@ -98,7 +109,8 @@ class StrictDecoding:
                     ImageFile.LOAD_TRUNCATED_IMAGES = self._before
 
 
-_strict_decoding = StrictDecoding()
+strict_decoding = StrictDecoding()
+_one_at_a_time = threading.Lock()
 
 
 @functools.cache
@@ -115,12 +127,17 @@ def readable_extensions() -> frozenset[str]:
     return frozenset(extension for extension, formats in FORMATS.items() if formats[0] in Image.OPEN)
 
 
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    readable_extensions()
+    return tuple(name for formats in FORMATS.values() for name in formats if name in Image.OPEN)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """Yield the picture in a file, not decoded yet. Raises one of DECODER_ERRORS, also from decoding in the block."""
-    readable_extensions()
-    known = [name for formats in FORMATS.values() for name in formats if name in Image.OPEN]
-    with _strict_decoding(), Image.open(path, formats=known) as image:
+    # As text: of a Path Pillow asks the file system where it really leads.
+    with strict_decoding(), Image.open(str(path), formats=_readable_formats()) as image:
         if image.width * image.height > MAXIMUM_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}×{image.height} pixels")
         yield image
@@ -129,7 +146,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
 def orientation(image: Image.Image) -> int | None:
     """Return the EXIF orientation 1 to 8 of a decoded picture, 1 when there is none, None when EXIF is damaged."""
     try:
-        value = image.getexif().get(ORIENTATION, 1)
+        # The method of the base class: PNG's own decodes the whole picture when there is no EXIF data before it.
+        value = Image.Image.getexif(image).get(ORIENTATION, 1)
     except DECODER_ERRORS:
         return None
     return value if value in TURNS else 1
@@ -149,16 +167,27 @@ def has_transparency(image: Image.Image) -> bool:
     return bool(darkest < 255)
 
 
-def inspect(path: Path) -> Facts:
-    """Decode a picture to its end and return what is in it. Raises one of DECODER_ERRORS, `explain` words them."""
+def inspect(path: Path, depth: Depth = "whole") -> Facts:
+    """Return what is in a picture. Raises one of DECODER_ERRORS, `explain` words them.
+
+    depth: `whole` decodes it to its end, so that nothing in it can fail later. `headers` reads the headers and decodes
+    only a picture that does not end as its format must: a file that was cut off is found, damage inside is not.
+    """
     with opened(path) as image:
         width, height = image.size
-        deep = any("16" in str(tile[3]) for tile in image.tile) or image.mode.startswith("I")
+        # Of the formats read here PNG alone has 16 bits per channel; a BMP's 16 bits are those of all channels.
+        deep = image.mode.startswith("I") or (image.format == "PNG" and any(";16" in str(t[3]) for t in image.tile))
         # A phone's JPEG may carry further pictures (MPO: depth, HDR gain); its first one is the photograph.
         animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-        # Smaller output from the same bit stream: a break in it is found all the same, several times faster.
-        image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
-        image.load()
+        whole = depth == "whole" or not ends_well(image)
+        if whole:
+            with _one_at_a_time if width * height > LARGE else nullcontext():
+                # Smaller output from the same bit stream: a break in it is found all the same, several times faster.
+                image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
+                image.load()
+                transparent: bool | None = has_transparency(image)
+        else:
+            transparent = None if _may_be_transparent(image) else False
         turn = orientation(image)
         if turn is not None and turn >= 5:
             width, height = height, width
@@ -167,17 +196,21 @@ def inspect(path: Path) -> Facts:
             height=height,
             format=image.format or "",
             animated=animated,
-            transparent=has_transparency(image),
+            transparent=transparent,
             cmyk=image.mode == "CMYK",
             deep=deep,
             exif_unreadable=turn is None,
         )
 
 
+def _may_be_transparent(image: Image.Image) -> bool:
+    return "transparency" in image.info or not {"A", "a"}.isdisjoint(image.getbands())
+
+
 def explain(path: Path, error: Exception) -> Problem:
     """Return in words why a picture could not be decoded; severity is warning, where is the file."""
     where, fix = printable(path), "Replace or remove the file."
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         message = f"has more than {MAXIMUM_PIXELS // 10**6} million pixels."
         fix = "Scale it down before training; nothing above the training resolution is used."
     elif isinstance(error, FileNotFoundError):
@@ -185,8 +218,22 @@ def explain(path: Path, error: Exception) -> Problem:
     elif isinstance(error, PermissionError):
         message, fix = "cannot be opened: permission denied.", "Grant read access to the file."
     elif isinstance(error, UnidentifiedImageError):
-        empty = path.exists() and path.stat().st_size == 0
-        message = "is empty (0 bytes)." if empty else "is not a picture, whatever its name says."
+        message = "is empty (0 bytes)." if _is_empty(path) else "is not a picture, whatever its name says."
+    elif isinstance(error, OSError) and error.errno is not None:  # Pillow's own have no number
+        message, fix = f"cannot be read: {error.strerror or error}.", "Check the disk, or replace the file."
     else:
-        message = f"is damaged or incomplete: {error or type(error).__name__}."
+        message = f"is damaged or incomplete: {_words(error)}."
     return Problem("warning", where, message, fix)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:  # gone meanwhile
+        return False
+
+
+def _words(error: Exception) -> str:
+    """Return what a decoder says, on one line, in characters that every output can take."""
+    said = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode("utf-8")
+    return said.rstrip(".") or type(error).__name__

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
-from lib_lora_trainer.dataset import findings
+from lib_lora_trainer.dataset import copies, findings
 from lib_lora_trainer.dataset.caption_files import UNICODE_ENCODINGS, find_caption, read_caption
 from lib_lora_trainer.dataset.entries import absolute, real
 from lib_lora_trainer.dataset.faces import face_problems, without_face
 from lib_lora_trainer.dataset.folders import Folder, Listing, list_source
-from lib_lora_trainer.dataset.formats import DECODER_ERRORS, Facts, explain, inspect
+from lib_lora_trainer.dataset.formats import Depth, Facts
 from lib_lora_trainer.dataset.items import Concept, Item, Scan
 from lib_lora_trainer.dataset.levels import about_level
 from lib_lora_trainer.dataset.masks import find_masks, masks_folder
+from lib_lora_trainer.dataset.readings import Progress, read_all
 from lib_lora_trainer.dataset.repeats import words_in_name
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,23 @@ class _Found:
     skipped: list[Path] = field(default_factory=list)
 
 
-def scan(data: DataConfig, triggers: tuple[str, ...], progress: Progress | None = None) -> Scan:
+def scan(
+    data: DataConfig,
+    triggers: tuple[str, ...],
+    progress: Progress | None = None,
+    depth: Depth = "whole",
+    name_copies: bool = False,
+) -> Scan:
     """Return every usable picture of the sources with its caption, and every problem found. Never raises for those.
 
-    Each picture is decoded to its end, so that broken files show here and not in the middle of the training.
+    Every picture file is either an item or among the skipped, and of each of those a problem says why.
     triggers: joined, the caption of a picture without one, unless its source has a fallback of its own; a
     regularization image has the name of its folder instead, behind the number, since it must not call the triggers.
-    progress: called with (pictures read, pictures in all) after each picture.
+    progress: called with (pictures read, pictures in all) after each picture; what it raises ends the scan.
+    depth: `whole` decodes each picture to its end, so that broken files show here and not in the middle of the
+    training. `headers` is many times faster, for looking at a folder: it finds what is no picture, files that were cut
+    off and pictures that are too large, but not damage inside a file, nor whether anything is transparent.
+    name_copies: also compare the contents of files of equal length, and say which pictures are there twice.
     A folder reached through several sources counts once, for the first of them, with a warning.
     """
     found = _Found()
@@ -82,12 +91,15 @@ def scan(data: DataConfig, triggers: tuple[str, ...], progress: Progress | None 
     chosen = _each_once(listings, found)
     for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
         found.problems += about_level(source, folders, roots, _where(index))
-    results = _inspect_all([path for folders in chosen for folder in folders for path in folder.pictures], progress)
+    paths = [path for folders in chosen for folder in folders for path in folder.pictures]
+    results = read_all(paths, depth, progress)
     for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
         lines = "\n" if data.caption.wildcards else " "
         _add_source(_Source(source, index, extensions, ", ".join(triggers), lines), folders, results, found)
     found.problems += [*findings.about_sizes(found.items, data), *findings.about_faces(found.items, data)]
     found.problems += face_problems(data)
+    if name_copies:
+        found.problems += copies.about_copies(found.items, _pause(progress, len(paths)))
     found.problems += _about_nothing(found)
     return Scan(
         items=tuple(sorted(found.items, key=lambda item: item.path.as_posix())),
@@ -95,6 +107,11 @@ def scan(data: DataConfig, triggers: tuple[str, ...], progress: Progress | None 
         problems=tuple(found.problems),
         skipped=tuple(sorted(set(found.skipped), key=lambda path: path.as_posix())),
     )
+
+
+def _pause(progress: Progress | None, pictures: int) -> Callable[[], None]:
+    """Return what lets whoever follows the progress end the work after all pictures are read."""
+    return lambda: None if progress is None else progress(pictures, pictures)
 
 
 def _about_nothing(found: _Found) -> list[Problem]:
@@ -141,27 +158,6 @@ def _each_once(listings: Sequence[Listing], found: _Found) -> list[list[Folder]]
     return chosen
 
 
-def _inspect_all(paths: Sequence[Path], progress: Progress | None) -> dict[Path, Facts | Problem]:
-    """Return what is in each picture, or why it is left out."""
-    results: dict[Path, Facts | Problem] = {}
-    for done, path in enumerate(paths, start=1):
-        results[path] = _inspected(path)
-        if progress is not None:
-            progress(done, len(paths))
-    return results
-
-
-def _inspected(path: Path) -> Facts | Problem:
-    try:
-        facts = inspect(path)
-    except DECODER_ERRORS as error:
-        return explain(path, error)
-    if facts.animated:
-        fix = "Save the frame you want as a picture of its own."
-        return Problem("warning", str(path), "is animated and is left out.", fix)
-    return facts
-
-
 def _add_source(
     source: _Source, folders: Sequence[Folder], results: Mapping[Path, Facts | Problem], found: _Found
 ) -> None:
@@ -198,13 +194,16 @@ def _add_folder(
 ) -> None:
     """Add one folder's items and its concept; lacking: pictures without caption file and text, by their fallback."""
     name = _unused_name(folder.name, found.concepts)
+    texts = {text.name: text for text in folder.texts}
     fallback, regularization = source.fallback(folder), source.config.regularization
     before = len(found.items)
     for path in folder.pictures:
         facts = results[path]
         if isinstance(facts, Problem):
             continue
-        file, text = _caption(path, source, found)
+        # The usual caption is in the listing already; asking the file system is for the unusual ones.
+        usual = texts.get(path.stem + source.extensions[0]) if source.extensions else None
+        file, text = _caption(usual or find_caption(path, source.extensions), source, found)
         if not text and (file is None or text is not None):
             lacking.setdefault(fallback, ([], []))[0 if file is None else 1].append(path)
         found.items.append(
@@ -226,9 +225,8 @@ def _add_folder(
         found.concepts.append(Concept(name, folder.path, folder.repeats, images, source.index, regularization))
 
 
-def _caption(path: Path, source: _Source, found: _Found) -> tuple[Path | None, str | None]:
-    """Return a picture's caption file and text; the text is None when the file cannot be read."""
-    file = find_caption(path, source.extensions)
+def _caption(file: Path | None, source: _Source, found: _Found) -> tuple[Path | None, str | None]:
+    """Return a caption file and its text; the text is None when the file cannot be read."""
     if file is None:
         return None, None
     try:

@@ -1,0 +1,244 @@
+"""Whatever lies in a folder, a scan ends, counts every picture once and says why one is left out."""
+
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.dataset.entries import is_folder, printable
+from lib_lora_trainer.dataset.formats import DECODER_ERRORS, FORMATS, OTHER_PICTURES, readable_extensions
+from lib_lora_trainer.dataset.pixels import open_upright
+from lib_lora_trainer.dataset.scan import scan
+
+WRITTEN = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif"}
+PICTURES = frozenset(FORMATS) | OTHER_PICTURES
+
+
+def real_files():
+    """Return a small picture of each format as bytes, also with EXIF, alpha, a palette and frames."""
+    noise = np.random.default_rng(5).integers(0, 256, (12, 16, 4), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = []
+    for name in WRITTEN:
+        for picture in (image.convert("RGB"), image.convert("P"), image):
+            stream = io.BytesIO()
+            options = {"exif": exif} if name in ("PNG", "JPEG", "WEBP") else {}
+            frames = {"save_all": True, "append_images": [picture.rotate(90)]}
+            moving = (name, picture.mode) in (("GIF", "P"), ("PNG", "RGBA"), ("WEBP", "RGBA"))
+            try:
+                picture.save(stream, name, **options, **(frames if moving else {}))
+            except OSError:  # JPEG has no palette and no alpha
+                continue
+            files.append((name, stream.getvalue()))
+    return files
+
+
+REAL = real_files()
+
+
+@contextmanager
+def folder():
+    path = Path(tempfile.mkdtemp())
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def look(root, depth):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's words about damaged EXIF data
+        return scan(
+            DataConfig(sources=(SourceConfig(str(root)),), resolution=64), ("sks",), depth=depth, name_copies=True
+        )
+
+
+def check(root, found, pictures):
+    """Everything that holds for every scan."""
+    assert len(found.items) + len(found.skipped) == pictures
+    assert len({item.path for item in found.items}) == len(found.items)
+    assert not {item.path for item in found.items} & set(found.skipped)
+    for path in found.skipped:
+        said = [p for p in found.problems if p.where == printable(path) or printable(path.name) in p.fix]
+        in_folder = [p for p in found.problems if p.where == printable(path.parent)]
+        assert said or in_folder, path
+    for problem in found.problems:
+        str(problem).encode("utf-8")
+        assert problem.fix or problem.severity == "note"
+    about_files = [p.where for p in found.problems if p.where.startswith(str(root) + os.sep)]
+    assert len(set(about_files)) == len(about_files)
+    for item in found.items:
+        assert item.width > 0 and item.height > 0
+        item.caption.encode("utf-8")
+
+
+@st.composite
+def damaged_files(draw):
+    """Draw a real file with bytes changed, cut, repeated or appended, or random bytes behind a real header."""
+    name, data = draw(st.sampled_from(REAL))
+    how = draw(st.sampled_from(("cut", "flip", "tail", "splice", "append")))
+    if how == "cut":
+        data = data[: draw(st.integers(0, len(data)))]
+    elif how == "tail":
+        data = data[: draw(st.integers(0, 64))] + draw(st.binary(max_size=200))
+    elif how == "append":
+        data += draw(st.binary(max_size=50))
+    elif how == "splice":
+        start, end = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
+        data = data[:start] + draw(st.binary(max_size=20)) + data[end:]
+    else:
+        changed = bytearray(data)
+        for _ in range(draw(st.integers(1, 6))):
+            changed[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+        data = bytes(changed)
+    return name, data
+
+
+@given(st.lists(damaged_files(), min_size=1, max_size=8), st.sampled_from(sorted(WRITTEN.values())))
+@settings(max_examples=80)
+def test_damaged_files_never_stop_a_scan(files, other):
+    with folder() as root:
+        for number, (name, data) in enumerate(files):
+            (root / f"{number}{WRITTEN[name] if number % 2 else other}").write_bytes(data)
+        headers, whole = look(root, "headers"), look(root, "whole")
+        check(root, headers, len(files))
+        check(root, whole, len(files))
+        # What the whole scan lets pass can be trained on, and the quick one never refuses it.
+        assert {item.path for item in whole.items} <= {item.path for item in headers.items}
+        sizes = {item.path: (item.width, item.height) for item in headers.items}
+        for item in whole.items:
+            assert sizes[item.path] == (item.width, item.height)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert open_upright(item.path).size == (item.width, item.height)
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200
+)
+STEMS = st.one_of(
+    st.sampled_from(("a", "b", "10_x", "5_5", "0_off", "._a", "__MACOSX", "multiply", "猫", "-rf", "a_1_2_3_4", ".h")),
+    NAMES,
+)
+ENDINGS = st.sampled_from((".png", ".PNG", ".jpg", ".webp", ".tif", ".avif", ".txt", ".caption", ".md", ""))
+CONTENTS = st.one_of(st.sampled_from([data for _, data in REAL]), st.binary(max_size=40), st.sampled_from((b"", b"2")))
+
+
+@st.composite
+def trees(draw):
+    """Draw what lies in a folder: (folders, name, content); None is a folder, a tuple a link to a place in the tree."""
+    return draw(
+        st.lists(
+            st.tuples(
+                st.lists(STEMS, max_size=2),
+                st.tuples(STEMS, ENDINGS).map("".join),
+                st.one_of(CONTENTS, CONTENTS, st.none(), st.tuples(st.sampled_from(("", "a", "a/b", "nowhere")))),
+            ),
+            max_size=12,
+        )
+    )
+
+
+def plant(root, tree):
+    """Make a tree as far as the file system takes it."""
+    for parents, name, content in tree:
+        path = root.joinpath(*parents, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                path.mkdir(exist_ok=True)
+            elif isinstance(content, tuple):
+                path.symlink_to(root / content[0])
+            elif not path.exists():
+                path.write_bytes(content)
+        except OSError:  # a name that is taken by a file, or that this file system refuses
+            continue
+
+
+def count_pictures(root):
+    """Return how many picture files a scan has to account for, by walking the tree without it."""
+    count, waiting, seen = 0, [root], set()
+    while waiting:
+        here = waiting.pop(0)
+        if os.path.realpath(here) in seen:
+            continue
+        seen.add(os.path.realpath(here))
+        inside = sorted(here.iterdir(), key=lambda path: (path.is_symlink(), path.name))
+        for path in inside:
+            if path.name.startswith(".") or path.name == "__MACOSX":
+                continue
+            if is_folder(path):
+                waiting.append(path)
+            else:
+                count += path.suffix.lower() in PICTURES
+    return count
+
+
+@given(trees(), st.sampled_from(("headers", "whole")))
+@settings(max_examples=80)
+def test_any_tree_is_counted(tree, depth):
+    with folder() as root:
+        plant(root, tree)
+        found = look(root, depth)
+        check(root, found, count_pictures(root))
+        assert [p for p in found.problems if p.severity == "error"] or found.items
+        assert look(root, depth) == found
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=60)
+def test_any_caption_is_text_or_a_named_problem(data):
+    with folder() as root:
+        Image.new("RGB", (8, 8)).save(root / "a.png")
+        (root / "a.txt").write_bytes(data)
+        found = look(root, "headers")
+        check(root, found, 1)
+        (item,) = found.items
+        refused = [p for p in found.problems if p.where == str(root / "a.txt") and p.severity == "error"]
+        assert item.caption_file == root / "a.txt"
+        assert "\0" not in item.caption and item.caption == item.caption.strip() != ""
+        assert not refused or item.caption == "sks"
+
+
+@pytest.mark.parametrize("depth", ["headers", "whole"])
+def test_what_progress_raises_ends_the_scan_at_once(tmp_path, depth, monkeypatch):
+    from lib_lora_trainer.dataset import readings
+
+    class CalledOff(Exception):
+        pass
+
+    for number in range(600):
+        Image.new("RGB", (8, 8), (number % 256, 0, 0)).save(tmp_path / f"{number}.png")
+    read, inspect = [], readings.inspect
+    monkeypatch.setattr(readings, "inspect", lambda path, depth: read.append(path) or inspect(path, depth))
+    seen = []
+
+    def progress(done, total):
+        seen.append((done, total))
+        if done == 5:
+            raise CalledOff
+
+    with pytest.raises(CalledOff):
+        scan(DataConfig(sources=(SourceConfig(str(tmp_path)),), resolution=64), (), progress, depth)
+    assert seen == [(done, 600) for done in range(1, 6)]
+    assert len(read) < 600
+
+
+def test_every_error_a_decoder_may_raise_is_expected():
+    """The list is one of classes and no catch-all: mistakes of the program itself are not taken for broken files."""
+    assert not any(
+        issubclass(error, DECODER_ERRORS) for error in (NameError, ImportError, KeyboardInterrupt, SystemExit)
+    )
+    assert readable_extensions() <= set(FORMATS)
