@@ -117,8 +117,10 @@ def output_delta(adapter: torch.nn.Module, module: Any, inputs: torch.Tensor, st
         inputs = inputs.float()
     if adapter.has("dora_scale"):
         rest, inputs = decompose.apply(adapter, module, inputs)
-        return (_applied(adapter, module, inputs) + rest) * strength
-    return _applied(adapter, module, inputs) * strength
+        added = _applied(adapter, module, inputs) + rest
+    else:
+        added = _applied(adapter, module, inputs)
+    return added if strength == 1 else added * strength
 
 
 def _applied(adapter: Adapter, module: Any, inputs: torch.Tensor) -> torch.Tensor:

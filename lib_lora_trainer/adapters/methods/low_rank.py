@@ -105,7 +105,8 @@ def apply(adapter: Adapter, module: Any, inputs: torch.Tensor) -> torch.Tensor:
         inner = run(module, point(module, inputs, down), adapter.value("lora_mid"))
     else:
         inner = run(module, inputs, down)
-    return point(module, drop(adapter, inner, channel_axis(module)), up) * factor
+    # Scaled where the values are few: the output has many times as many channels as the rank.
+    return point(module, drop(adapter, inner, channel_axis(module)) * factor, up)
 
 
 def alpha_at(traits: Traits, rank: int) -> float:

@@ -15,13 +15,27 @@ def run(module: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     The convolution is the module's own, so that the WebUI's tiling (circular padding) holds for the change as well.
     """
     if isinstance(module, torch.nn.Conv2d):
+        if bias is None and _is_pointwise(module):
+            return point(module, inputs, weight)
         return module._conv_forward(inputs, weight, bias)
     return F.linear(inputs, weight, bias)
 
 
 def point(module: Any, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return inputs (B, C, H, W) or (…, C) mapped by a 1×1 weight with as many dimensions."""
-    return F.conv2d(inputs, weight) if isinstance(module, torch.nn.Conv2d) else F.linear(inputs, weight)
+    """Return inputs (B, C, H, W) or (…, C) mapped by a 1×1 weight with as many dimensions.
+
+    A product of matrices and no convolution: on the CPU a 1×1 convolution of few channels takes several times as long
+    in the backward pass (benchmarks/step.md).
+    """
+    if not isinstance(module, torch.nn.Conv2d):
+        return F.linear(inputs, weight)
+    return (weight.flatten(1) @ inputs.flatten(2)).unflatten(2, inputs.shape[2:])
+
+
+def _is_pointwise(module: torch.nn.Conv2d) -> bool:
+    """Tell whether each pixel of the output depends on the same pixel of the input alone, and on all its channels."""
+    ones = all(size == 1 for size in (*module.kernel_size, *module.stride, module.groups))
+    return ones and module.padding in ((0, 0), "valid", "same")
 
 
 def weight_shape(module: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lib_lora_trainer.base.families import Family, Part
 from lib_lora_trainer.hosts.standalone.checkpoint import UNET, VAE, CheckpointFile
 from lib_lora_trainer.hosts.standalone.layout import Layout, TextLayout
 
+_TOGETHER = 32  # tensors for which the file is mapped once: what was read stays in memory until it is mapped anew
 _VAE_RULES = (
     (re.compile(r"\.down_blocks\.(\d+)\.resnets\.(\d+)\."), r".down.\1.block.\2."),
     (re.compile(r"\.down_blocks\.(\d+)\.downsamplers\.0\."), r".down.\1.downsample."),
@@ -125,27 +127,34 @@ def check_complete(file: CheckpointFile, layout: Layout, empty: Modules) -> None
 def load(file: CheckpointFile, layout: Layout, device: torch.device, dtype: torch.dtype) -> Modules:
     """Return the networks with their weights, frozen and in evaluation mode.
 
-    UNet and text encoders in `dtype`, the VAE in float32, because SDXL's overflows in float16. The file is mapped and
-    read tensor by tensor, so that memory holds the model once.
+    UNet and text encoders in `dtype`, the VAE in float32, because SDXL's overflows in float16. Memory holds the model
+    once: the file is mapped, copied from tensor by tensor, and mapped anew so often that little of it counts as well.
     """
-    from safetensors import safe_open
-
     modules = build_empty(layout)
-    with safe_open(str(file.path), framework="pt", device="cpu") as stream:
-        for module, rule in _rules(file.family, layout, modules):
-            wanted = torch.float32 if module is modules.vae else dtype
-            state = {}
-            for key, place in module.state_dict().items():
-                source = rule(key)
-                if source is not None:
-                    stored = source.take(stream.get_tensor(source.name)).reshape(place.shape)
-                    state[key] = stored.to(device, wanted, copy=True).contiguous()
-            module.load_state_dict(state, strict=False, assign=True)
+    for module, rule in _rules(file.family, layout, modules):
+        wanted = torch.float32 if module is modules.vae else dtype
+        places = module.state_dict()
+        sources = {key: source for key in places if (source := rule(key)) is not None}
+        state = {}
+        for key, stored in _read(file, sources):
+            state[key] = stored.reshape(places[key].shape).to(device, wanted, copy=True).contiguous()
+        module.load_state_dict(state, strict=False, assign=True)
     for module in modules.text.values():
         _place_positions(module, device)
     for module in modules.all():
         module.requires_grad_(requires_grad=False)
     return modules
+
+
+def _read(file: CheckpointFile, sources: Mapping[str, Source]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each key's tensor as it is in the file, to be copied before the next one is taken."""
+    from safetensors import safe_open
+
+    waiting = iter(sources.items())
+    while part := list(itertools.islice(waiting, _TOGETHER)):
+        with safe_open(str(file.path), framework="pt", device="cpu") as stream:
+            for key, source in part:
+                yield key, source.take(stream.get_tensor(source.name))
 
 
 def _place_positions(module: torch.nn.Module, device: torch.device) -> None:
