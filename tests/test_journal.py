@@ -160,6 +160,9 @@ def test_entries_are_undone_in_their_order_and_a_new_one_ends_redoing(root):
     with pytest.raises(DataError, match="nothing to undo"):
         undo(root)
     assert [entry.state for entry in history(root)] == ["undone"] * 4
+    assert [redo(root).number, redo(root).number] == [1, 4]  # 2 and 3 were given up for 4
+    with pytest.raises(DataError, match="nothing to redo"):
+        redo(root)
 
 
 def test_two_tools_at_once_are_refused(root):

@@ -302,6 +302,13 @@ def test_turned_and_tiny_pictures(tmp_path):
     assert "will be trained at a smaller size" in look(tmp_path, no_upscale=True).problems[0].message
 
 
+def test_a_picture_that_fills_its_bucket_is_not_called_too_small(tmp_path):
+    picture(tmp_path / "exact.png", (576, 448))
+    assert look(tmp_path, resolution=512).problems == ()
+    picture(tmp_path / "near.png", (575, 448))
+    assert look(tmp_path, resolution=512).problems[0].message.endswith("will be enlarged: near.png.")
+
+
 def test_without_buckets_the_shorter_side_counts(tmp_path):
     picture(tmp_path / "flat.png", (1000, 40))
     assert look(tmp_path).problems == ()

@@ -242,7 +242,9 @@ def _unnameable(row: Row, dataset: Dataset) -> Problem | None:
         return Problem("warning", where, text, "Set the source's repeats to 0, so that folders' names count.")
     if row.folder == dataset.root:
         text = f"is the source itself, which is not renamed; it would take {row.wanted} repeats."
-        return Problem("warning", where, text, f"Set the source's repeats to {row.wanted}.")
+        alone = len(dataset.folders) == 1
+        fix = f"Set the source's repeats to {row.wanted}." if alone else "Move its pictures into a folder inside it."
+        return Problem("warning", where, text, fix)
     for path in _paths_in_settings(dataset.data):
         if path.is_relative_to(row.folder):
             text = f"holds a folder that the settings name, {printable(path)}, and cannot be renamed."

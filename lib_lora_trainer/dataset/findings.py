@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib_lora_trainer.base.errors import Problem, Severity
+from lib_lora_trainer.base.errors import ConfigError, Problem, Severity
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
-from lib_lora_trainer.dataset.buckets import resolutions
+from lib_lora_trainer.dataset.buckets import bucket_sizes, resolutions
 from lib_lora_trainer.dataset.entries import printable
 from lib_lora_trainer.dataset.faces import crops_faces, face_in
 from lib_lora_trainer.dataset.formats import FORMATS, Facts
@@ -100,8 +100,20 @@ def about_sizes(items: Sequence[Item], data: DataConfig) -> list[Problem]:
 
 def _too_small(items: Sequence[Item], size: int, data: DataConfig) -> list[Path]:
     if data.bucket:
-        return [item.path for item in items if item.width * item.height < size * size]
+        exact = _sizes(data, size)  # some have fewer pixels than the square, and a picture made for one is not enlarged
+        return [
+            item.path
+            for item in items
+            if item.width * item.height < size * size and (item.width, item.height) not in exact
+        ]
     return [item.path for item in items if min(item.width, item.height) < size]
+
+
+def _sizes(data: DataConfig, size: int) -> frozenset[tuple[int, int]]:
+    try:
+        return frozenset((bucket.width, bucket.height) for bucket in bucket_sizes(data, size))
+    except ConfigError:  # impossible settings have problems of their own in the plan
+        return frozenset()
 
 
 def about_faces(items: Sequence[Item], data: DataConfig) -> list[Problem]:

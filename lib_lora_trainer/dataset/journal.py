@@ -106,7 +106,8 @@ class Journal:
             self._discard(site.slots)
             return None
         now = datetime.now().isoformat(timespec="seconds")
-        entry = self._written(Entry(int(site.slots.name), tool, text, now, "applying", steps))
+        undone = tuple(number for number, each in self._entries.items() if each.state == "undone")
+        entry = self._written(Entry(int(site.slots.name), tool, text, now, "applying", steps, ended=undone))
         return self._through(entry, steps, "applied", "taking back", "rolled back")
 
     def undo(self) -> Entry:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from lib_lora_trainer.base.errors import Problem
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.dataset.items import Concept, Scan
-from lib_lora_trainer.ui import components, fields, findings, pictures, source_form
-from lib_lora_trainer.ui.components import button, plain
+from lib_lora_trainer.dataset.items import Scan
+from lib_lora_trainer.ui import components, concept_table, fields, findings, gallery, source_form
+from lib_lora_trainer.ui.components import button
+from lib_lora_trainer.ui.concept_table import ConceptTable
+from lib_lora_trainer.ui.gallery import Gallery
 from lib_lora_trainer.ui.source_form import SourceForm
 
 
 @dataclass(frozen=True)
 class DatasetTab:
-    """The step's components."""
+    """The step's components. table: the concepts; tools_place: where the tools are laid out; gallery: the pictures."""
 
     triggers: Any
     folders: SourceForm
@@ -27,19 +28,15 @@ class DatasetTab:
     cancel: Any
     progress: Any
     summary: Any
-    concepts: Any
     problems: Any
-    kind: Any
-    gallery: Any
-    pager: Any
-    previous: Any
-    page: Any
-    next: Any
+    table: ConceptTable
+    tools_place: Any
+    gallery: Gallery
 
     @property
     def shown(self) -> tuple[Any, ...]:
         """What shows a scan's result."""
-        return (self.summary, self.concepts, self.problems, self.kind, self.gallery, self.pager, self.page)
+        return (self.summary, self.problems, self.table.table, *self.gallery.shown)
 
 
 def layout() -> DatasetTab:
@@ -54,33 +51,23 @@ def layout() -> DatasetTab:
                 cancel = button("Cancel", "cancel_scan", visible=False, min_width=80, scale=0)
             progress = gr.HTML(elem_id="lora_trainer_scan_progress")
             summary = gr.HTML(elem_id="lora_trainer_scan_summary")
-            concepts = gr.HTML(elem_id="lora_trainer_concepts")
+            table = concept_table.layout()
+            tools_place = gr.Column(elem_id="lora_trainer_tools_place")
             problems = gr.HTML(elem_id="lora_trainer_scan_problems")
         with gr.Column(scale=3, min_width=320, elem_classes="lora-trainer-see"):
-            kind = plain(
-                gr.Dropdown(
-                    label="Show", choices=list(pictures.FILTERS), value=pictures.FILTERS[0], visible=False,
-                    elem_id="lora_trainer_filter",
-                )
-            )  # fmt: skip
-            gallery = gr.HTML(value=nothing(), elem_id="lora_trainer_pictures")
-            with gr.Row(visible=False, elem_id="lora_trainer_pager") as pager:
-                previous = button("Previous", "previous_page", size="sm", min_width=80)
-                page = gr.HTML(elem_id="lora_trainer_page")
-                following = button("Next", "next_page", size="sm", min_width=80)
-    return DatasetTab(
-        triggers, folders, scan, cancel, progress, summary, concepts, problems, kind, gallery, pager, previous, page,
-        following,
-    )  # fmt: skip
+            pictures = gallery.layout()
+    return DatasetTab(triggers, folders, scan, cancel, progress, summary, problems, table, tools_place, pictures)
 
 
-def nothing() -> str:
+def unscanned(shown: Gallery, project: str) -> dict[Any, Any]:
     """Return what the picture side shows before the first scan."""
-    return findings.empty(
-        "No pictures yet",
-        "Enter the folder with your pictures and their caption files, then press “Scan folders”. "
-        "Nothing in the folder is changed.",
-    )
+    return {
+        shown.mark: gallery.mark_html(project, ""),
+        shown.empty: gallery.nothing(),
+        shown.undo: gr.update(interactive=False),
+        shown.redo: gr.update(interactive=False),
+        shown.last: "",
+    }
 
 
 def summary(scan: Scan) -> str:
@@ -94,23 +81,6 @@ def summary(scan: Scan) -> str:
             (str(exposures), "exposures per epoch"),
             (str(len(scan.skipped)), "left out"),
         )
-    )
-
-
-def concept_table(concepts: Sequence[Concept]) -> str:
-    """Return the concepts with images × repeats = exposures, and each one's share of an epoch."""
-    if not concepts:
-        return ""
-    whole = sum(concept.exposures for concept in concepts) or 1
-    rows = "".join(
-        f'<tr><th title="{escape(str(c.folder))}">{escape(c.name)}</th><td>{c.images}</td><td>× {c.repeats}</td>'
-        f"<td>{c.exposures}</td><td><div class='lora-trainer-share'>"
-        f"<div style='width:{c.exposures / whole * 100:.1f}%'></div></div>{c.exposures / whole * 100:.0f} %</td></tr>"
-        for c in concepts
-    )
-    return (
-        '<table class="lora-trainer-table"><thead><tr><th>Concept</th><th>Pictures</th><th>Repeats</th>'
-        f"<th>Per epoch</th><th>Share</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

@@ -11,22 +11,27 @@ from typing import Any
 import gradio as gr
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.dataset.balance import shared_triggers
 from lib_lora_trainer.ui import (
     bind,
+    concept_table,
     dataset_tab,
     fields,
     findings,
-    pictures,
+    gallery,
+    gallery_history,
     project_bar,
     relevance,
     source_form,
     train_tab,
 )
+from lib_lora_trainer.ui import concept_table_goal as goals
 from lib_lora_trainer.ui.dataset_tab import DatasetTab
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.project_bar import Bar
 from lib_lora_trainer.ui.runs_tab import RunsTab
-from lib_lora_trainer.ui.session import Session, commit
+from lib_lora_trainer.ui.session import Session, commit, project_of
 from lib_lora_trainer.ui.train_tab import TrainTab
 
 Updates = dict[Any, Any]
@@ -35,20 +40,23 @@ QUIET: Mapping[str, Any] = MappingProxyType({"queue": False, "show_progress": "h
 """For events that are done at once. No event has an API name: gradio would describe every one of them, with all its
 inputs and outputs, each time a page is opened, which takes many seconds."""
 
+WORKING: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "api_name": False})
+"""For events that may take long: in the queue, where there is one."""
+
 
 @dataclass(frozen=True)
 class Page:
     """Every component that events read or write.
 
-    session, seen (what the live panel shows), seen_rate (the same of the search for a learning rate), number (page of
-    the gallery): per browser. status: read by the page's script. styles: problems beside their fields; relevance: which
-    fields mean something as the others stand.
+    session, seen (what the live panel shows), seen_rate (the same of the search for a learning rate), seen_scan (of which
+    scan the Dataset step tells): per browser. status: read by the page's script. styles: problems beside their fields;
+    relevance: which fields mean something as the others stand.
     """
 
     session: Any
     seen: Any
     seen_rate: Any
-    number: Any
+    seen_scan: Any
     remembered: Any
     attach: Any
     refresh: Any
@@ -82,9 +90,9 @@ class Page:
         """What `shown` may update, for the outputs of an event."""
         bar, data, train = self.bar, self.dataset, self.train
         return {
-            self.session, self.seen, self.seen_rate, self.number, self.styles, self.relevance, self.welcome, self.steps,
+            self.session, self.seen, self.seen_rate, self.seen_scan, self.styles, self.relevance, self.welcome, self.steps,
             bar.project, bar.name_row, bar.name, bar.model, bar.notice, *self.form, *data.folders.all, *data.shown,
-            train.undo, train.start, train.planned,
+            *data.table.numbers.values(), train.undo, train.start, train.planned,
         }  # fmt: skip
 
 
@@ -129,47 +137,62 @@ def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = 
         page.train.planned: gr.update() if session.ready else train_tab.unplanned(),
         **form,
         **source_form.shown(page.dataset.folders, session.config, folder),
+        **aimed(place, page, session),
         **scanned(place, page, session),
     }
 
 
+def aimed(place: Place, page: Page, session: Session) -> Updates:
+    """Return what the fields of the balance show."""
+    aim = goals.load(project_of(place.projects, session)) if session.project else goals.Aim()
+    return {page.dataset.table.numbers[name]: getattr(aim, name) for name in concept_table.NUMBERS}
+
+
 def scanned(place: Place, page: Page, session: Session) -> Updates:
     """Return what the Dataset step shows of the project's latest scan."""
-    scan, data = place.scans.last(session.project), page.dataset
-    if scan is None or not session.config.data.sources:
+    known, data = place.scans.known(session.project), page.dataset
+    if known is None or not session.config.data.sources:
         return {
+            page.seen_scan: "",
             data.summary: "",
-            data.concepts: "",
             data.problems: "",
-            data.kind: gr.update(visible=False),
-            data.gallery: dataset_tab.nothing(),
-            data.pager: gr.update(visible=False),
+            data.table.table: "",
+            **dataset_tab.unscanned(data.gallery, session.project),
         }
-    counts = {name: len(pictures.filtered(scan, name)) for name in pictures.FILTERS}
+    scan, project = known.scan, project_of(place.projects, session)
+    aim = goals.load(project)
+    shared = shared_triggers(scan, known.triggers)
     return {
+        page.seen_scan: known.mark,
         data.summary: dataset_tab.summary(scan),
-        data.concepts: dataset_tab.concept_table(scan.concepts),
         data.problems: dataset_tab.problem_list(scan.problems),
-        data.kind: gr.update(visible=any(counts[name] for name in pictures.FILTERS[1:]), value=pictures.FILTERS[0]),
-        **turned(place, page, session, pictures.FILTERS[0], 0),
+        data.table.table: concept_table.table_html(scan, aim, shared, place.scans.monochrome(scan)),
+        data.gallery.mark: gallery.mark_html(session.project, known.mark),
+        data.gallery.empty: "",
+        **gallery_history.shown(data.gallery, project, session.config),
     }
 
 
-def turned(place: Place, page: Page, session: Session, kind: str, number: int) -> Updates:
-    """Return one page of the gallery."""
-    scan, data = place.scans.last(session.project), page.dataset
-    found = pictures.filtered(scan, kind) if scan else ()
-    pages = max(1, -(-len(found) // pictures.PAGE))
-    number = min(max(number, 0), pages - 1)
-    first = number * pictures.PAGE
-    last = min(first + pictures.PAGE, len(found))
-    folder = place.projects / session.project
-    return {
-        page.number: number,
-        data.gallery: pictures.gallery(found, number, folder) or findings.empty("Nothing here", "No picture to show."),
-        data.pager: gr.update(visible=pages > 1),
-        data.page: f'<span class="lora-trainer-page">{first + 1}–{last} of {len(found)}</span>',
-    }
+def with_sources(place: Place, page: Page, session: Session, config: RunConfig, key: str) -> Updates:
+    """Save settings in which only the folders' own have changed, and return the updates; a subset of `page.saving`.
+
+    Nothing else of the form is drawn anew, so that what is being typed in it stays. key: of the folder in the form.
+    """
+    if config == session.config:
+        return {}
+    saved, form = _committed(place, session, config), page.dataset.folders
+    folder = bind.folder_of(config, key or "")
+    updates = source_form.listed(form, config)
+    shown_there = dict(zip(form.cells, bind.source_values(config, folder)[1:], strict=True))
+    for name, cell in form.cells.items():
+        before, after = (_setting(which, folder, name) for which in (session.config, config))
+        if before != after:
+            updates[cell] = shown_there[name]
+    return {**updates, page.session: saved, page.train.start: gr.update(interactive=saved.ready)}
+
+
+def _setting(config: RunConfig, folder: int, name: str) -> Any:
+    return getattr(config.data.sources[folder], name) if folder < len(config.data.sources) else None
 
 
 def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Session:
@@ -181,7 +204,10 @@ def read_form(place: Place, session: Session, entered: Sequence[Any]) -> Session
     config = bind.configuration(session.config, entered, place.host.samplers(), session.saved_as)
     if config == session.config:
         return session
-    session = replace(session, saved_as=bind.folder_entered(entered))
+    return _committed(place, replace(session, saved_as=bind.folder_entered(entered)), config)
+
+
+def _committed(place: Place, session: Session, config: RunConfig) -> Session:
     committed = commit(place.projects, session, config)
     if not committed.reload:
         return committed.session

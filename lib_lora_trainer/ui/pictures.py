@@ -1,4 +1,4 @@
-"""Pictures in the page: thumbnails of the dataset with their captions, and sample images by epoch."""
+"""Pictures in the page: where the browser finds one, and sample images by epoch."""
 
 from __future__ import annotations
 
@@ -10,46 +10,7 @@ from urllib.parse import quote
 
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.base.events import SampleMade
-from lib_lora_trainer.dataset.items import Item, Scan
 from lib_lora_trainer.dataset.thumbnails import thumbnail
-
-PAGE = 24
-FILTERS = ("All pictures", "Without caption", "Left out")
-
-
-def filtered(scan: Scan, name: str) -> tuple[Item | Path, ...]:
-    """Return the pictures of a filter: items, or paths of pictures that are left out."""
-    if name == "Left out":
-        return scan.skipped
-    if name == "Without caption":
-        return tuple(item for item in scan.items if item.caption_file is None)
-    return scan.items
-
-
-def gallery(pictures: Sequence[Item | Path], page: int, project: Path) -> str:
-    """Return one page of pictures as HTML; thumbnails are made under the project's folder and served from there."""
-    shown = pictures[page * PAGE : (page + 1) * PAGE]
-    return f'<div class="lora-trainer-gallery">{"".join(_card(each, project) for each in shown)}</div>' if shown else ""
-
-
-def _card(picture: Item | Path, project: Path) -> str:
-    path = picture.path if isinstance(picture, Item) else picture
-    try:
-        small = address(thumbnail(path, project / "cache" / "thumbnails", 256), project)
-        image = f'<img loading="lazy" src="{small}" alt="{escape(path.name)}">'
-    except DataError as error:
-        image = f'<div class="lora-trainer-broken" title="{escape(str(error))}">cannot be read</div>'
-    if isinstance(picture, Item):
-        about = f"{picture.width}×{picture.height}" + (f" · ×{picture.repeats}" if picture.repeats != 1 else "")
-        caption = escape(picture.caption) if picture.caption else "<em>no caption</em>"
-        if picture.caption_file is None and picture.caption:
-            caption = f"<em>no caption file:</em> {caption}"
-    else:
-        about, caption = "left out", ""
-    return (
-        f'<figure><div class="lora-trainer-frame">{image}</div><figcaption><b title="{escape(str(path))}">'
-        f"{escape(path.name)}</b><small>{about}</small><p>{caption}</p></figcaption></figure>"
-    )
 
 
 def samples(made: Sequence[SampleMade], project: Path) -> str:

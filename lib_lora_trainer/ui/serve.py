@@ -53,13 +53,14 @@ def style() -> str:
 
 
 def with_script(blocks: gr.Blocks) -> gr.Blocks:
-    """Return the Blocks with the page's script, which the WebUI would load by itself."""
-    script = json.dumps((_ROOT / "javascript" / "lora_trainer.js").read_text(encoding="utf-8"))
+    """Return the Blocks with every script of the page, which the WebUI would load by itself, in the order it does."""
+    files = sorted((_ROOT / "javascript").glob("*.js"))
+    scripts = json.dumps([file.read_text(encoding="utf-8") for file in files])
     with blocks:
         blocks.load(
             None, None, None,
-            _js=f"() => {{ const tag = document.createElement('script'); tag.textContent = {script}; "
-            "document.head.appendChild(tag); }",
+            _js=f"() => {{ for (const script of {scripts}) {{ const tag = document.createElement('script'); "
+            "tag.textContent = script; document.head.appendChild(tag); } }",
             api_name=False,
         )  # fmt: skip
     return blocks

@@ -11,9 +11,11 @@ import gradio as gr
 from lib_lora_trainer.app.queue import Runner
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui import (
+    concept_table_actions,
     dataset_actions,
     dataset_tab,
     findings,
+    gallery_actions,
     project_actions,
     project_bar,
     queue_actions,
@@ -50,8 +52,11 @@ def at(place: Place, **look: Any) -> gr.Blocks:
         with gr.Column(elem_id="lora_trainer_root"):
             page = _layout(place)
         save = project_actions.saver(place, page)
-        follow_by_scan = dataset_actions.wire(place, page, save)
-        project_actions.wire(place, page, follow_by_scan)
+        scanning = dataset_actions.wire(place, page, save)
+        gallery_actions.wire_actions(place, page, scanning.again)
+        gallery_actions.wire_history(place, page, save, scanning.again)
+        concept_table_actions.wire(place, page, save, scanning.again)
+        project_actions.wire(place, page, scanning.if_unknown)
         project_actions.wire_form(page, save)
         project_actions.wire_folders(place, page)
         whole_actions.wire(place, page)
@@ -64,6 +69,7 @@ def at(place: Place, **look: Any) -> gr.Blocks:
         rate_actions.wire(place, page)
         runs_actions.wire(place, page)
         watch.wire(place, page)
+        gallery_actions.wire(place, page)
     return blocks
 
 
@@ -96,7 +102,7 @@ def _layout(place: Place) -> Page:
         session=gr.State(Session()),
         seen=gr.State(""),
         seen_rate=gr.State(""),
-        number=gr.State(0),
+        seen_scan=gr.State(""),
         remembered=remembered,
         attach=attach,
         refresh=refresh,

@@ -41,7 +41,7 @@ def wire(place: Place, page: Page, save: Callable[..., Updates]) -> None:
 
     train, form = page.train, [page.session, *page.form]
     busy = {page.session, page.styles, page.bar.notice, train.planned, train.start}  # few, as each shows the progress
-    scanned = {page.number, *page.dataset.shown, page.bar.notice, page.styles}
+    scanned = {page.seen_scan, *page.dataset.shown, page.bar.notice, page.styles}
     for button, work in ((train.plan, plan), (train.start, start)):
         saved = button.click(save, form, page.saving, **QUIET)
         done = saved.then(reported(page, work), form, busy, api_name=False)

@@ -23,6 +23,7 @@ class Entry:
     text: what it did, in words; time: when it began, ISO 8601, the user's time; steps: in order.
     state: applied and undone are those at rest that can be undone and redone; rolled back: an error took it back;
     closed: its part of the holding was emptied. left: files that could not be put back, with the reason.
+    ended: numbers of the entries that were undone when this one was made, and can never be redone after it.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Entry:
     state: State
     steps: tuple[Step, ...]
     left: tuple[str, ...] = ()
+    ended: tuple[int, ...] = ()
 
     @property
     def files(self) -> int:
@@ -45,10 +47,15 @@ def undoable(entries: Sequence[Entry]) -> Entry | None:
 
 
 def redoable(entries: Sequence[Entry]) -> Entry | None:
-    """Return the entry that is redone next: the first one undone since the latest that is applied."""
+    """Return the entry that is redone next: the first one undone since the latest that is applied.
+
+    Whatever was undone before another entry was made is never redone, also when that one is undone in its turn.
+    """
     last = undoable(entries)
     after = last.number if last else 0
-    return next((entry for entry in entries if entry.state == "undone" and entry.number > after), None)
+    ended = {number for entry in entries if entry.state != "rolled back" for number in entry.ended}
+    waiting = (entry for entry in entries if entry.state == "undone" and entry.number > after)
+    return next((entry for entry in waiting if entry.number not in ended), None)
 
 
 def to_json(entry: Entry) -> str:
@@ -61,6 +68,7 @@ def to_json(entry: Entry) -> str:
         "time": entry.time,
         "state": entry.state,
         "left": list(entry.left),
+        "ended": list(entry.ended),
         "steps": [to_mapping(step) for step in entry.steps],
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -89,6 +97,7 @@ def _entry(path: Path) -> Entry:
             state=values["state"],
             steps=tuple(from_mapping(step) for step in values["steps"]),
             left=tuple(map(str, values["left"])),
+            ended=tuple(map(int, values.get("ended", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"{printable(path)}: this entry of the journal cannot be read: {error}."
