@@ -27,15 +27,15 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = "sd-webui-lora-trainer"
 SUPPORTED = ((3, 11), (3, 10), (3, 12))
 PIP_ARGUMENTS = "LORA_TRAINER_PIP_ARGS"
-FORWARDED = ("demo", "serve", "plan", "train", "find-rate", "dataset", "recipes", "settings", "import")
+TRAINING = ("demo", "serve", "plan", "train", "find-rate", "recipes", "settings", "import")
+FORWARDED = (*TRAINING, "dataset", "tag", "captions", "reg", "bake")
 USAGE = f"""usage: python run.py COMMAND [options]
 
   demo [--no-ui] [--out DIR]   train on the bundled toy world, then serve the tab in a browser
   serve [options]              serve the tab without a WebUI
-  plan | train | find-rate CONFIG.toml ... | recipes | settings | import FILE
-  dataset TOOL FOLDER ...      look at a dataset, and change it so that everything can be undone
-  test [pytest options]        lint, types and tests
-  setup                        only make the environment, with the test tools
+  plan | train | find-rate | reg CONFIG.toml ... | recipes | settings | import FILE | bake FILE
+  dataset | captions TOOL FOLDER ... | tag FOLDER    look at a dataset, and change it so that all can be undone
+  test [pytest options]        lint, types and tests; setup: only make the environment for them
 
 The first start makes .venv and installs pinned packages into it; later starts are immediate.
 {PIP_ARGUMENTS} adds arguments to pip, e.g. for a CPU build of torch:
@@ -246,11 +246,9 @@ def forward(command: list[str], environment: dict[str, str]) -> int:
 
 def child_environment(root: Path) -> dict[str, str]:
     """Return the variables for the product's processes: found from any folder, no usage statistics."""
-    environment = dict(os.environ)
+    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
-    environment["GRADIO_ANALYTICS_ENABLED"] = "False"
-    environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
     return environment
 
 
@@ -269,7 +267,7 @@ def run_tests(python: Path, root: Path, options: list[str]) -> int:
         results[name] = (code, time.monotonic() - started)
     for name, (code, seconds) in results.items():
         say(f"{name:7} {'ok' if code == 0 else f'FAILED with exit code {code}'} ({seconds:.0f} s)")
-    return 0 if all(code == 0 for code, _ in results.values()) else 1
+    return int(any(code for code, _ in results.values()))
 
 
 def main(arguments: list[str]) -> int:
@@ -279,8 +277,8 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     if command not in (*FORWARDED, "test", "setup"):
-        print(USAGE, file=sys.stderr)
-        print(f"run.py: unknown command {command!r}" if command else "run.py: which command?", file=sys.stderr)
+        question = f"unknown command {command!r}" if command else "which command?"
+        print(f"{USAGE}\nrun.py: {question}", file=sys.stderr)
         return 2
     try:
         python = Environment(ROOT).prepare("standalone" if command in FORWARDED else "dev")

@@ -117,6 +117,9 @@ def decide(installed: Mapping[str, str], python: tuple[int, ...], cuda: str) -> 
         packages.append(Package("lycoris-lora", version, "training"))
     if "tomlkit" not in installed:
         packages.append(Package("tomlkit", "0.15.2", "reading and writing of settings"))
+    if "imagehash" not in installed:
+        # Pure Python. What it needs (PyWavelets, scipy, numpy, Pillow) is there with the WebUI's scikit-image.
+        packages.append(Package("ImageHash", "4.3.2", "search for near-duplicates"))
     if not any(name in installed for name in ONNX_RUNTIMES):
         package, note = choose_onnx_runtime(torch, cuda)
         packages.append(package)

@@ -16,7 +16,7 @@ from lib_lora_trainer.app.jobs import RunPaths
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.events import Event, Finished, Phase, Planned, Progress, SampleMade, Saved
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.hosts.api import Lease, ModelInfo, Needs
+from lib_lora_trainer.hosts.api import Lease, ModelInfo, NamedUpscaler, Needs
 
 INFO = ModelInfo(
     host="fake", family="sd1", prediction="epsilon", title="toy.safetensors [0123456789]", name="toy",
@@ -48,6 +48,9 @@ class FakeHost:
 
     def samplers(self) -> tuple[str, ...]:
         return ("Euler a", "DDIM")
+
+    def upscalers(self) -> tuple[NamedUpscaler, ...]:
+        return ()
 
     def adapter_folder(self) -> str:
         return str(self.folder)

@@ -20,7 +20,7 @@ from lib_lora_trainer import installer
 ROOT = Path(__file__).resolve().parent.parent
 # A part of what version 1.10.1 of the WebUI installs.
 WEBUI = {"torch": "2.1.2+cu121", "einops": "0.4.1", "numpy": "1.26.2", "protobuf": "3.20.0", "transformers": "4.30.2"}
-COMPLETE = {"lycoris-lora": "1.9.0", "tomlkit": "0.12.0", "onnxruntime": "1.16.3"} | {
+COMPLETE = {"lycoris-lora": "1.9.0", "tomlkit": "0.12.0", "imagehash": "4.3.1", "onnxruntime": "1.16.3"} | {
     package.name: "0.1" for package in installer.OPTIMIZERS
 }
 
@@ -29,8 +29,8 @@ def names(plan: installer.Plan) -> str:
     return " ".join(map(str, plan.packages))
 
 
-BASE_OLD = "lycoris-lora==3.4.0 tomlkit==0.15.2"
-BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2"
+BASE_OLD = "lycoris-lora==3.4.0 tomlkit==0.15.2 ImageHash==4.3.2"
+BASE_NEW = "lycoris-lora==4.1.3 tomlkit==0.15.2 ImageHash==4.3.2"
 PURE = "prodigyopt==1.1.2 lion-pytorch==0.2.5 schedulefree==1.4.1 prodigy-plus-schedule-free==2.0.1"
 SOURCE = "dadaptation==3.2"
 
@@ -98,7 +98,7 @@ def test_versions_of_optimizers_fit_torch():
 
 
 ANY_PACKAGE = [
-    *("lycoris-lora", "tomlkit", "bitsandbytes", "einops"),
+    *("lycoris-lora", "tomlkit", "imagehash", "bitsandbytes", "einops"),
     *(package.name for package in installer.OPTIMIZERS),
     *installer.ONNX_RUNTIMES,
 ]
@@ -156,7 +156,7 @@ def test_two_pip_calls_with_everything_held(webui, monkeypatch):
         assert command[:4] == [sys.executable, "-m", "pip", "install"]
         assert command[command.index("--index-url") + 1] == "https://mirror/simple"
         assert "--prefer-binary" in command
-    assert ready[-7:] == [*BASE_OLD.split(), "onnxruntime==1.19.2", *PURE.split()]
+    assert ready[-8:] == [*BASE_OLD.split(), "onnxruntime==1.19.2", *PURE.split()]
     assert to_build[-2:] == ["https://mirror/simple", SOURCE]
     assert fake.constraints.splitlines() == sorted(f"{name}=={version}" for name, version in WEBUI.items())
 
@@ -206,6 +206,7 @@ def test_a_failing_pip_is_one_clear_message(webui, monkeypatch):
     for expected in (
         "no training",
         "no tagging",
+        "no search for near-duplicates",
         "no Prodigy optimizer",
         "no D-Adaptation optimizers",
         "ERROR: No matching",
@@ -304,7 +305,7 @@ def host(tmp_path):
         with zipfile.ZipFile(make_wheel(made.index, name, version)) as wheel:
             wheel.extractall(made.site)
         make_wheel(made.index, name, "9.0")  # what pip would take if it were free
-    for name, version in [("tomlkit", "0.15.2"), ("toml", "0.10.2"), *OPTIMIZERS]:
+    for name, version in [("tomlkit", "0.15.2"), ("ImageHash", "4.3.2"), ("toml", "0.10.2"), *OPTIMIZERS]:
         make_wheel(made.index, name, version)
     make_wheel(made.index, "onnxruntime", "1.19.2", "protobuf")
     return made
@@ -324,10 +325,12 @@ def test_real_pip_adds_and_changes_nothing(host):
     before = host.installed()
     said = host.run(str(ROOT / "install.py"))
     after = host.installed()
-    added = {"lycoris_lora==3.4.0", "tomlkit==0.15.2", "onnxruntime==1.19.2", "toml==0.10.2"}
+    added = {"lycoris_lora==3.4.0", "tomlkit==0.15.2", "ImageHash==4.3.2", "onnxruntime==1.19.2", "toml==0.10.2"}
     added |= {f"{name}=={version}" for name, version in OPTIMIZERS}
     assert after == before | added
-    assert said.startswith("LoRA trainer: installed dadaptation 3.2, lion-pytorch 0.2.5, lycoris-lora 3.4.0, onnxrunt")
+    assert said.startswith(
+        "LoRA trainer: installed dadaptation 3.2, imagehash 4.3.2, lion-pytorch 0.2.5, lycoris-lora 3.4.0"
+    )
     assert said.count("\n") == 1
     assert host.run(str(ROOT / "install.py")) == ""
 

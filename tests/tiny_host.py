@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -129,8 +129,12 @@ class TinyLease:
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
         return self._host.unet(latents, timesteps, text.context)
 
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
+    def generate(
+        self, requests: Sequence[ImageRequest], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[MadeImage]:
         for request in requests:
+            if not go_on():
+                return
             generator = torch.Generator().manual_seed(request.seed)
             latents = torch.randn(1, 4, 4, 4, generator=generator)
             with torch.no_grad():

@@ -6,16 +6,15 @@ everything else is Finished; a wish to stop is granted between two pictures, and
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lib_lora_trainer.app.threaded import Report, Stopped, reported
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import DataError, Problem, ProblemsFound
 from lib_lora_trainer.base.events import Event, Finished, Note, Phase
@@ -23,15 +22,15 @@ from lib_lora_trainer.base.setting import range_problems
 from lib_lora_trainer.config.data import DataConfig
 from lib_lora_trainer.dataset import balance as balancing
 from lib_lora_trainer.dataset.balance import Balance
-from lib_lora_trainer.dataset.entries import printable
+from lib_lora_trainer.dataset.entries import absolute, printable
 from lib_lora_trainer.dataset.items import Scan
-from lib_lora_trainer.dataset.journal import Held, Journal, history, unfinished
+from lib_lora_trainer.dataset.journal import FOLDER, Held, Journal, history, unfinished
 from lib_lora_trainer.dataset.scan import scan
 from lib_lora_trainer.dataset.tools import bucket_report, monochrome
 from lib_lora_trainer.dataset.tools.bucket_report import BucketReport
 from lib_lora_trainer.dataset.tools.disk import Files
 from lib_lora_trainer.dataset.tools.entries import Entry, redoable, undoable
-from lib_lora_trainer.dataset.tools.members import gather
+from lib_lora_trainer.dataset.tools.members import Dataset, gather, narrowed
 from lib_lora_trainer.dataset.tools.operations import Operation, Proposal, operations_of
 from lib_lora_trainer.dataset.tools.options import Empty, Goal
 from lib_lora_trainer.dataset.tools.table import TOOLS
@@ -44,7 +43,8 @@ Steps = Generator[Event, None, Result]
 class Request:
     """What a draft is about: a source of the settings, and the tool's options.
 
-    found: a scan of all sources, for tools that need one; made if absent.
+    found: a scan of all sources, for tools that need one; made if absent. only: the pictures it is about, by absolute
+    path; None for all of the source.
     """
 
     data: DataConfig
@@ -52,6 +52,7 @@ class Request:
     index: int = 0
     triggers: tuple[str, ...] = ()
     found: Scan | None = None
+    only: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,20 @@ class Draft:
         return tuple(dict.fromkeys(problem for proposal in self.proposals for problem in proposal.problems))
 
 
-class Stopped(Exception):
-    """Ends a scan that the user called off."""
-
-
 def draft(tool: str, request: Request, control: Control) -> Iterator[Event | Draft]:
     """Look at a source's pictures and say what a tool would do; the last value is the Draft, or Finished when stopped.
 
-    What an interrupted tool left is settled first. Raises ProblemsFound for impossible options or folders.
+    What an interrupted tool left is settled first. Raises ProblemsFound for impossible options or folders, and
+    DataError when there is no picture to look at, or when folders are to be flattened for some of their pictures alone.
     """
     chosen = TOOLS[tool]
     problems = range_problems(request.options)
     if problems:
         raise ProblemsFound(tuple(problems))
     yield from recover(Path(request.data.sources[request.index].path))
-    dataset = gather(request.data, request.index)
-    if not dataset.members and tool != "files":
-        raise DataError(f"{printable(dataset.root)}: contains no pictures. Choose a folder with pictures.")
+    if tool == "flatten" and request.only is not None:
+        raise DataError("Folders are flattened as a whole. Choose all pictures of the folder.")
+    dataset = gathered(request, nothing_is_fine=tool == "files")
     found = request.found
     try:
         if chosen.scans and found is None:
@@ -104,6 +102,20 @@ def draft(tool: str, request: Request, control: Control) -> Iterator[Event | Dra
         yield Note("note", text)
     changed = sum(bool(each.operations) for each in proposals)
     yield Draft(tool, f"{chosen.title}: {changed} of {len(proposals)}", dataset.root, tuple(proposals))
+
+
+def gathered(request: Request, *, nothing_is_fine: bool = False) -> Dataset:
+    """Return the source of a request with the pictures that it is about. Raises DataError when there are none."""
+    dataset = gather(request.data, request.index)
+    if not dataset.members and not nothing_is_fine:
+        raise DataError(f"{printable(dataset.root)}: contains no pictures. Choose a folder with pictures.")
+    if request.only is None:
+        return dataset
+    chosen = narrowed(dataset, request.only)
+    if not chosen.members and not nothing_is_fine:
+        text = f"{printable(dataset.root)}: none of the {len(request.only)} selected pictures lies in this folder."
+        raise DataError(f"{text} Select some of its pictures, or choose the folder they lie in.")
+    return chosen
 
 
 def draft_balance(balance: Balance, data: DataConfig, index: int) -> Draft:
@@ -187,6 +199,12 @@ def held(root: Path) -> tuple[Held, ...]:
         return journal.held()
 
 
+def holding_size(root: Path) -> int:
+    """Return how many bytes a dataset's holding takes."""
+    folder = absolute(str(root)) / FOLDER / "holding"
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
 def next_to(direction: Literal["undo", "redo"], root: Path) -> Entry | None:
     """Return the change that would be taken back, or done again, next; None when there is none."""
     return undoable(history(root)) if direction == "undo" else redoable(history(root))
@@ -244,20 +262,8 @@ def _counted(values: Iterator[Result], total: int, control: Control) -> Steps[li
 
 def _scanned(data: DataConfig, triggers: tuple[str, ...], control: Control) -> Steps[Scan]:
     """Scan in a thread, so that its progress can be told while it goes on."""
-    told: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-    unwanted = threading.Event()
 
-    def report(done: int, whole: int) -> None:
-        if control.wish != "go" or unwanted.is_set():
-            raise Stopped
-        told.put((done, whole))
+    def work(report: Report) -> Scan:
+        return scan(data, triggers, partial(report, "reading pictures"))
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="scan") as pool:
-        scanning = pool.submit(scan, data, triggers, report)
-        scanning.add_done_callback(lambda _: told.put(None))
-        try:
-            while (progress := told.get()) is not None:
-                yield Phase("reading pictures", *progress)
-        finally:
-            unwanted.set()  # whoever watched went away; else the scan is over anyway
-        return scanning.result()
+    return (yield from reported(work, control, "scan"))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_lora_trainer.base.errors import ConfigError, Problem
-from lib_lora_trainer.base.events import Finished, Note, Phase, to_json
+from lib_lora_trainer.base.errors import ConfigError
+from lib_lora_trainer.base.events import Note
 from lib_lora_trainer.base.setting import Setting
-from lib_lora_trainer.cli import speech
-from lib_lora_trainer.cli.speech import DONE, MISTAKES, STOPPED
+from lib_lora_trainer.cli.dataset_speech import apply, ended, follow, heard
+from lib_lora_trainer.cli.speech import DONE, STOPPED
 from lib_lora_trainer.cli.training import interruptible
-from lib_lora_trainer.dataset.tools.options import OPTIONS, Goal, boxes_in
+from lib_lora_trainer.dataset.tools.options import MASK_MODELS, OPTIONS, Goal, boxes_in, windows_in
 
 if TYPE_CHECKING:
     from lib_lora_trainer.app.dataset_tools import Draft, Request
@@ -30,7 +30,6 @@ TOOLS = {
     "upscale": "enlarge what has too few pixels, by Lanczos",
     "flatten": "bring nested folders to one level of folders named N_words",
 }
-VERBS = {"write": "write", "replace": "replace", "move": "move", "remove": "to the holding", "drop": "drop if empty"}
 
 
 def add(commands: Any) -> None:
@@ -45,17 +44,25 @@ def add(commands: Any) -> None:
     parts.choices["crop"].add_argument(
         "--box", action="append", default=[], metavar="FILE=LEFT,TOP,RIGHT,BOTTOM", help="where a picture's subject is"
     )
+    parts.choices["crop"].add_argument(
+        "--window", action="append", default=[], metavar="FILE=FRAMING:LEFT,TOP,RIGHT,BOTTOM",
+        help="a crop itself; of a picture that has one, exactly those given are made",
+    )  # fmt: skip
     _add_resolution(parts.choices["upscale"])
     buckets = _command(parts, "buckets", _buckets, "say where training puts every picture, and what must be upscaled")
     buckets.add_argument("--sort", action="store_true", help="sort the pictures into folders named after their buckets")
     _add_resolution(buckets)
-    masks = _command(parts, "mask", _masks, "find bad masks, or take masks over from another folder")
+    masks = _command(parts, "mask", _masks, "find bad masks, take masks over from another folder, or make some")
     masks.add_argument(
         "--import", dest="taken_from", metavar="DIR", default="", help="take masks over from this folder"
     )
-    masks.add_argument("--replace", action="store_true", help="... also for pictures that have one")
+    masks.add_argument("--generate", action="store_true", help="make masks with a background-removal model")
+    masks.add_argument("--model", choices=tuple(MASK_MODELS), default="isnet-anime", help="... with this one")
+    masks.add_argument("--install", action="store_true", help="... and install it first, with rembg, if it is missing")
+    masks.add_argument("--replace", action="store_true", help="import or make masks also for pictures that have one")
     _add_fields(masks, OPTIONS["mask"])
-    # `duplicates` belongs here.
+    text = "find near-duplicates, and put all but the best of each picture and each variant aside"
+    _command(parts, "duplicates", _duplicates, text)
     balance = _command(parts, "balance", _balance, "rename folders so that every concept is shown equally often")
     balance.add_argument("--grade", action="append", default=[], metavar="CONCEPT=A…E", help="a folder's quality")
     balance.add_argument("--trigger", action="append", default=[], help="one that folders may share; else the config's")
@@ -136,7 +143,10 @@ def _request(options: argparse.Namespace, wish: object) -> Request:
 
 
 def _tool(options: argparse.Namespace) -> int:
-    more = {"boxes": boxes_in(options.box, options.folder)} if options.tool == "crop" else {}
+    more: dict[str, Any] = {}
+    if options.tool == "crop":
+        boxes, windows = boxes_in(options.box, options.folder), windows_in(options.window, options.folder)
+        more = {"boxes": boxes, "windows": windows}
     return _carry_out(options.tool, _chosen(options, options.kind, more), options)
 
 
@@ -148,10 +158,32 @@ def _files(options: argparse.Namespace) -> int:
 
 
 def _masks(options: argparse.Namespace) -> int:
+    if options.generate or options.install:
+        return _masks_made(options)
     if not options.taken_from:
         return _carry_out("mask", _chosen(options, OPTIONS["mask"], {}), options)
     more = {"folder": options.taken_from, "replace": options.replace}
     return _carry_out("mask-import", _chosen(options, OPTIONS["mask-import"], more), options)
+
+
+def _masks_made(options: argparse.Namespace) -> int:
+    from lib_lora_trainer.app import masking
+
+    if options.install:
+        absent = masking.missing(options.model)
+        follow([Note("note", f"Needs {absent}." if absent else "All is installed.")], options)
+        with interruptible() as control:
+            status = (
+                follow(masking.install(options.model, control), options) if absent and not options.dry_run else DONE
+            )
+        if status != DONE or not options.generate:
+            return status
+    with tempfile.TemporaryDirectory(prefix="lora-trainer-") as folder:
+        made = masking.remover(options.model, Path(folder))
+        more = {"model": options.model, "replace": options.replace, "remover": made}
+        if options.holes is not None:
+            more["holes"] = options.holes
+        return _carry_out("mask-generate", OPTIONS["mask-generate"](**more), options)
 
 
 def _carry_out(tool: str, wish: object, options: argparse.Namespace) -> int:
@@ -159,89 +191,22 @@ def _carry_out(tool: str, wish: object, options: argparse.Namespace) -> int:
     from lib_lora_trainer.app import dataset_tools
 
     with interruptible() as control:
-        made: Draft | None = _heard(dataset_tools.draft(tool, _request(options, wish), control), options)
-        return STOPPED if made is None else _apply(made, control, options)
-
-
-def _apply(made: Draft, control: Any, options: argparse.Namespace) -> int:
-    from lib_lora_trainer.app import dataset_tools
-    from lib_lora_trainer.dataset.tools.operations import described, shown
-
-    for proposal in made.proposals:
-        if options.json:
-            speech.say(json.dumps({"event": "proposal", **described(proposal, made.root)}, ensure_ascii=False))
-            continue
-        for operation in proposal.operations:
-            to = f" → {shown(operation.to, made.root)}" if operation.to else ""
-            speech.say(f"{VERBS[operation.kind]} {shown(operation.path, made.root)}{to}")
-    if not options.json:
-        _tell_problems(made.problems)
-    faulty = any(problem.severity == "error" for problem in made.problems)
-    if options.dry_run:
-        _follow([Note("note", f"{made.text}. Nothing was changed.")], options)
-        return MISTAKES if faulty else DONE
-    status = _follow(dataset_tools.apply(made, control), options)
-    return MISTAKES if faulty and status == DONE else status
-
-
-def _heard(events: Iterable[Any], options: argparse.Namespace) -> Any:
-    """Tell events, and return the value that comes last; None when the user stopped it."""
-    for event in events:
-        if isinstance(event, (Note, Phase)):
-            speech.say(to_json(event)) if options.json else speech.tell(event)
-        elif isinstance(event, Finished):
-            _follow([event], options)
-            return None
-        else:
-            return event
-    return None
-
-
-def _follow(events: Iterable[Any], options: argparse.Namespace) -> int:
-    """Tell the events of something that is done, and return the exit status."""
-    status = DONE
-    for event in events:
-        if options.json:
-            speech.say(to_json(event))
-        elif isinstance(event, Finished):
-            speech.say(f"{event.reason}: {event.step} changes, {event.seconds:.1f} s")
-        else:
-            speech.tell(event)
-        if isinstance(event, Finished) and event.reason != "done":
-            status = STOPPED
-    return status
-
-
-def _tell_problems(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        speech.say(f"{problem.severity}: {problem}")
-
-
-def _ended(content: dict[str, Any], lines: Iterable[str], problems: Iterable[Problem], options: Any) -> int:
-    """Tell a report, as one JSON object or in words, and return the exit status."""
-    found = list(problems)
-    if options.json:
-        content = {**content, "problems": [asdict(problem) for problem in found]}
-        speech.say(json.dumps(content, ensure_ascii=False, default=str))
-    else:
-        for line in lines:
-            speech.say(line)
-        _tell_problems(found)
-    return MISTAKES if any(problem.severity == "error" for problem in found) else DONE
+        made: Draft | None = heard(dataset_tools.draft(tool, _request(options, wish), control), options)
+        return STOPPED if made is None else apply(made, control, options)
 
 
 def _scan(options: argparse.Namespace) -> int:
     from lib_lora_trainer.app import dataset_tools
 
     with interruptible() as control:
-        found = _heard(dataset_tools.look(_request(options, None), control), options)
+        found = heard(dataset_tools.look(_request(options, None), control), options)
     if found is None:
         return STOPPED
     concepts = [{**asdict(each), "folder": str(each.folder), "exposures": each.exposures} for each in found.concepts]
     content = {"pictures": len(found.items), "skipped": len(found.skipped), "concepts": concepts}
     lines = [f"{each.name}: {each.images} × {each.repeats:g} = {each.exposures:g}" for each in found.concepts]
     lines.append(f"{len(found.items)} pictures, {len(found.skipped)} left out")
-    return _ended(content, lines, found.problems, options)
+    return ended(content, lines, found.problems, options)
 
 
 def _buckets(options: argparse.Namespace) -> int:
@@ -250,13 +215,33 @@ def _buckets(options: argparse.Namespace) -> int:
     from lib_lora_trainer.app import dataset_tools
 
     with interruptible() as control:
-        made = _heard(dataset_tools.buckets(_request(options, None), control), options)
+        made = heard(dataset_tools.buckets(_request(options, None), control), options)
     if made is None:
         return STOPPED
     content = made.facts(options.folder.absolute())
     lines = [f"{name}: {count}" for name, count in content["buckets"].items()]
     lines += [f"must be upscaled: {name}" for name in content["must_be_upscaled"]]
-    return _ended(content, lines, made.problems, options)
+    return ended(content, lines, made.problems, options)
+
+
+def _duplicates(options: argparse.Namespace) -> int:
+    from lib_lora_trainer.app import duplicate_jobs
+
+    request = _request(options, None)
+    with interruptible() as control:
+        found = heard(duplicate_jobs.look(request, control), options)
+        if found is None:
+            return STOPPED
+        root = options.folder.absolute()
+        clusters = duplicate_jobs.facts(found, root)
+        lines = [
+            f"{each['keep']}: kept, {each['reason']}" if each["spare"] else f"{each['keep']}: kept, a variant"
+            for cluster in clusters
+            for each in cluster["copies"]
+        ]
+        lines.append(f"{len(clusters)} pictures in several files or variants, {len(duplicate_jobs.spare(found))} spare")
+        status = ended({"clusters": clusters}, lines, found.problems, options)
+        return max(status, apply(duplicate_jobs.draft(request, duplicate_jobs.spare(found)), control, options))
 
 
 def _balance(options: argparse.Namespace) -> int:
@@ -265,31 +250,31 @@ def _balance(options: argparse.Namespace) -> int:
     grades = {name: grade for name, _, grade in (text.rpartition("=") for text in options.grade)}
     request = _request(options, _chosen(options, Goal, {"grades": grades}))
     with interruptible() as control:
-        made = _heard(dataset_tools.balance(request, control), options)
+        made = heard(dataset_tools.balance(request, control), options)
         if made is None:
             return STOPPED
-        _ended(made.facts(), map(str, made.rows), made.problems, options)
-        return _apply(dataset_tools.draft_balance(made, request.data, request.index), control, options)
+        ended(made.facts(), map(str, made.rows), made.problems, options)
+        return apply(dataset_tools.draft_balance(made, request.data, request.index), control, options)
 
 
 def _back(options: argparse.Namespace) -> int:
     from lib_lora_trainer.app import dataset_tools
 
     if not options.dry_run:
-        return _follow(getattr(dataset_tools, options.direction)(options.folder), options)
+        return follow(getattr(dataset_tools, options.direction)(options.folder), options)
     entry = dataset_tools.next_to(options.direction, options.folder)
     text = f"{options.direction}: {entry.text} ({entry.time})" if entry else f"There is nothing to {options.direction}."
-    return _follow([Note("note", text)], options)
+    return follow([Note("note", text)], options)
 
 
 def _holding(options: argparse.Namespace) -> int:
     from lib_lora_trainer.app import dataset_tools
 
     if options.empty and not options.dry_run:
-        return _follow(dataset_tools.empty_holding(options.folder), options)
+        return follow(dataset_tools.empty_holding(options.folder), options)
     held = [
         {**asdict(each), "path": str(each.path), "file": str(each.file)} for each in dataset_tools.held(options.folder)
     ]
-    return _ended(
+    return ended(
         {"held": held}, [f"{each['path']}: {each['file']}, {each['bytes']} bytes" for each in held], (), options
     )

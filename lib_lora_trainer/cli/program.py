@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
-from lib_lora_trainer.cli import dataset, serving, settings, speech, training
+from lib_lora_trainer.cli import dataset, reg, serving, settings, speech, tag, training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_training(commands)
     dataset.add(commands)
+    tag.add(commands)
+    reg.add(commands)
     _add_settings(commands)
     _add_demo(commands)
     return parser

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lib_lora_trainer.base.events import Phase
 from lib_lora_trainer.base.files import replacing, write_text
+from lib_lora_trainer.captions.reduced import cut, reduced
 from lib_lora_trainer.demo import world
 from lib_lora_trainer.demo.measure import request
 from lib_lora_trainer.hosts.api import Lease
@@ -18,14 +19,10 @@ from lib_lora_trainer.hosts.api import Lease
 SEED = 40_000
 
 
-def reduced(caption: str) -> str:
-    """Return a caption without the trigger."""
-    return ", ".join(tag for tag in caption.split(", ") if tag != world.TRIGGER)
-
-
 def make(lease: Lease, captions: Sequence[str], rounds: int, folder: Path) -> Iterator[Phase]:
     """Write `rounds` images per caption into `folder`, each with the reduced caption beside it, seeds counting up."""
-    prompts = [reduced(caption) for _ in range(rounds) for caption in captions]
+    without = cut((world.TRIGGER,), ())
+    prompts = [reduced(caption, without, weighted=False) for _ in range(rounds) for caption in captions]
     requests = [request(prompt, SEED + index) for index, prompt in enumerate(prompts)]
     for index, made in enumerate(lease.generate(requests)):
         path = folder / f"{index:03d}.png"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import torch
 
 from lib_lora_trainer.adapters.targets import Layer, Target
+from lib_lora_trainer.dataset.tools.upscale import NamedUpscaler
 from lib_lora_trainer.hosts.values import (
     Conditioning,
     ImageRequest,
@@ -28,6 +29,7 @@ __all__ = [
     "Lease",
     "MadeImage",
     "ModelInfo",
+    "NamedUpscaler",
     "Needs",
     "PictureSize",
     "Posterior",
@@ -76,8 +78,13 @@ class Lease(AbstractContextManager["Lease"], Protocol):
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
         """Return the UNet's output (B, 4, h, w) float32 for noisy latents (B, 4, h, w) and timesteps (B,) int64."""
 
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
-        """Make images with the model as it is now, attached adapters included; random state is put back."""
+    def generate(
+        self, requests: Sequence[ImageRequest], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[MadeImage]:
+        """Make images with the model as it is now, attached adapters included; random state is put back.
+
+        go_on: asked between sampling steps; once it says no, the image in work is left out, and so are the others.
+        """
 
 
 class Host(Protocol):
@@ -94,6 +101,12 @@ class Host(Protocol):
 
     def samplers(self) -> tuple[str, ...]:
         """Return the names `ImageRequest.sampler` can have."""
+
+    def upscalers(self) -> tuple[NamedUpscaler, ...]:
+        """Return what can enlarge pictures beside Lanczos, each waiting for its turn at the host's device by itself.
+
+        One may be asked while nothing leases the model; it raises DataError when it cannot enlarge a picture.
+        """
 
     def adapter_folder(self) -> str:
         """Return the folder in which the host looks for adapters."""

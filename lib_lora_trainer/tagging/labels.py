@@ -7,31 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError
+from lib_lora_trainer.tagging.spelling import with_spaces
 
 RATING, GENERAL, CHARACTER = 9, 0, 4
-# Faces made of punctuation, in which the underscore is part of the drawing.
-KAOMOJI = frozenset(
-    "0_0 (o)_(o) +_+ +_- ._. <o>_<o> <|>_<|> =_= >_< 3_3 6_9 >_o @_@ ^_^ o_o u_u x_x |_| ||_||".split()  # noqa: SIM905
-)
+"""The board's numbers of the categories; any other, of taggers beside WD14, counts as general."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """One output of a tagger. name: with spaces, as captions have it; category: RATING, GENERAL or CHARACTER."""
+    """One output of a tagger.
+
+    name: with spaces, as captions have it; category: RATING, GENERAL or CHARACTER; count: how often the tag is used on
+    the board, 0 where the list does not say.
+    """
 
     name: str
     category: int
-
-
-def with_spaces(tag: str) -> str:
-    """Return a board's tag as captions write it: underscores become spaces, except in kaomoji."""
-    return tag if tag in KAOMOJI else tag.replace("_", " ")
+    count: int = 0
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
     """Return the labels in the order of the model's outputs. Raises DataError that names the file."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return tuple(Label(with_spaces(row["name"]), int(row["category"])) for row in csv.DictReader(stream))
-    except (OSError, KeyError, ValueError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = tuple(csv.DictReader(stream))
+        return tuple(Label(with_spaces(row["name"]), int(row["category"]), int(row.get("count") or 0)) for row in rows)
+    except (OSError, KeyError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(f"{path}: not a tag list ({error!r}). It needs the columns name and category.") from error

@@ -11,16 +11,17 @@ import gradio as gr
 from lib_lora_trainer.base.errors import Problem
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.dataset.items import Scan
-from lib_lora_trainer.ui import components, concept_table, fields, findings, gallery, source_form
+from lib_lora_trainer.ui import components, concept_table, fields, findings, gallery, source_form, tools_form
 from lib_lora_trainer.ui.components import button
 from lib_lora_trainer.ui.concept_table import ConceptTable
 from lib_lora_trainer.ui.gallery import Gallery
 from lib_lora_trainer.ui.source_form import SourceForm
+from lib_lora_trainer.ui.tools_form import ToolsTab
 
 
 @dataclass(frozen=True)
 class DatasetTab:
-    """The step's components. table: the concepts; tools_place: where the tools are laid out; gallery: the pictures."""
+    """The step's components. table: the concepts; gallery: the pictures; tools: what changes them."""
 
     triggers: Any
     folders: SourceForm
@@ -30,8 +31,8 @@ class DatasetTab:
     summary: Any
     problems: Any
     table: ConceptTable
-    tools_place: Any
     gallery: Gallery
+    tools: ToolsTab
 
     @property
     def shown(self) -> tuple[Any, ...]:
@@ -52,11 +53,11 @@ def layout() -> DatasetTab:
             progress = gr.HTML(elem_id="lora_trainer_scan_progress")
             summary = gr.HTML(elem_id="lora_trainer_scan_summary")
             table = concept_table.layout()
-            tools_place = gr.Column(elem_id="lora_trainer_tools_place")
             problems = gr.HTML(elem_id="lora_trainer_scan_problems")
         with gr.Column(scale=3, min_width=320, elem_classes="lora-trainer-see"):
             pictures = gallery.layout()
-    return DatasetTab(triggers, folders, scan, cancel, progress, summary, problems, table, tools_place, pictures)
+    tools = tools_form.layout()  # below both columns: its pairs of pictures need the width
+    return DatasetTab(triggers, folders, scan, cancel, progress, summary, problems, table, pictures, tools)
 
 
 def unscanned(shown: Gallery, project: str) -> dict[Any, Any]:

@@ -22,13 +22,14 @@ from lib_lora_trainer.ui import (
     rate_actions,
     runs_actions,
     runs_tab,
+    tools_actions,
     train_actions,
     train_tab,
     watch,
     whole_actions,
 )
 from lib_lora_trainer.ui.components import plain
-from lib_lora_trainer.ui.page import Page
+from lib_lora_trainer.ui.page import QUIET, Page
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.scans import Scans
 from lib_lora_trainer.ui.searches import shared
@@ -56,6 +57,9 @@ def at(place: Place, **look: Any) -> gr.Blocks:
         gallery_actions.wire_actions(place, page, scanning.again)
         gallery_actions.wire_history(place, page, save, scanning.again)
         concept_table_actions.wire(place, page, save, scanning.again)
+        pictures = page.dataset.gallery
+        looked = tools_actions.wire(place, page, page.dataset.tools, pictures.selection, scanning.again)
+        looked(pictures.mark.change(lambda: None, None, None, **QUIET))  # whatever was scanned, its journal may be new
         project_actions.wire(place, page, scanning.if_unknown)
         project_actions.wire_form(page, save)
         project_actions.wire_folders(place, page)

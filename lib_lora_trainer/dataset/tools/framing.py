@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lib_lora_trainer.base.errors import DataError, Problem
 from lib_lora_trainer.dataset.caption_files import read_caption
@@ -33,7 +34,8 @@ def plan(dataset: Dataset, options: CropOptions) -> Iterator[Proposal]:
     """Yield for each picture the crops that it is large enough for, as pictures beside it; it stays as it is.
 
     The picture's own framing tag says how much of the body it shows, and only closer framings are made. Each crop has
-    the captions with the framing tag exchanged, or added at the end, and its part of the mask.
+    the captions with the framing tag exchanged, or added at the end, and its part of the mask. Crops that a person drew
+    (`CropOptions.windows`) are made as they are.
     """
     names = Names()
     for member in dataset.members:
@@ -98,6 +100,8 @@ def _proposal(dataset: Dataset, member: Member, options: CropOptions, names: Nam
     if isinstance(shape, Problem):
         return Proposal(member.path, problems=(shape,))
     before = shape.facts()
+    if member.path in options.windows:
+        return _given(dataset, member, shape, options.windows[member.path], names)
     if shape.width * shape.height <= options.resolution**2:  # every crop is smaller still
         return Proposal(member.path, before=before)
     shows = framing_of(_caption(member)) or ("full_body" if options.assume_full_body else "")
@@ -111,22 +115,52 @@ def _proposal(dataset: Dataset, member: Member, options: CropOptions, names: Nam
     return _crops(dataset, member, shape, subject, (shows, options), names)
 
 
+def _given(dataset: Dataset, member: Member, shape: Shape, windows: Mapping[str, Box], names: Names) -> Proposal:
+    """Propose the crops that a person drew, in the framings' order."""
+    before = {**shape.facts(), "found_by": "drawn"}
+    for framing, box in windows.items():
+        left, top, right, bottom = box
+        inside = 0 <= left < right <= shape.width and 0 <= top < bottom <= shape.height
+        if framing not in FRAMINGS or not inside:
+            text = (
+                f"cannot be cropped to {framing} = {left},{top},{right},{bottom}: it is {shape.width}×{shape.height}."
+            )
+            fix = f"Give left, top, right and bottom within the picture, for one of: {', '.join(FRAMINGS)}."
+            return Proposal(member.path, before=before, problems=(Problem("error", printable(member.path), text, fix),))
+    wanted = [(framing, windows[framing]) for framing in FRAMINGS if framing in windows]
+    return _made(dataset, member, shape, (wanted, before), names)
+
+
 def _crops(
     dataset: Dataset, member: Member, shape: Shape, subject: Subject, wish: tuple[str, CropOptions], names: Names
 ) -> Proposal:
     shows, options = wish
-    operations: list[Operation] = []
-    crops = []
+    wanted = []
     for framing, reach in FRAMINGS.items():
         box = window(subject, shape.size, framing, shows) if reach <= FRAMINGS[shows] else (0, 0, 0, 0)
         area = (box[2] - box[0]) * (box[3] - box[1])
         enough = options.resolution**2 <= area < WHOLE * shape.width * shape.height
         if framing in options.framings and enough:
-            target = new_path(dataset, member, f"-{framing}", names)
-            operations += _crop(dataset, member, shape, box, (framing, target))
-            crops.append({"framing": framing, "file": shown(target, dataset.root), "box": list(box)})
+            wanted.append((framing, box))
     before = {**shape.facts(), "framing": shows, "subject": list(subject.box), "found_by": subject.found}
-    return Proposal(member.path, tuple(operations), before, {"crops": crops} if crops else {})
+    return _made(dataset, member, shape, (wanted, before), names)
+
+
+def _made(
+    dataset: Dataset,
+    member: Member,
+    shape: Shape,
+    wanted: tuple[Sequence[tuple[str, Box]], Mapping[str, Any]],
+    names: Names,
+) -> Proposal:
+    """Propose crops; wanted: framings with their boxes, and the facts before."""
+    operations: list[Operation] = []
+    crops = []
+    for framing, box in wanted[0]:
+        target = new_path(dataset, member, f"-{framing}", names)
+        operations += _crop(dataset, member, shape, box, (framing, target))
+        crops.append({"framing": framing, "file": shown(target, dataset.root), "box": list(box)})
+    return Proposal(member.path, tuple(operations), wanted[1], {"crops": crops} if crops else {})
 
 
 def _crop(dataset: Dataset, member: Member, shape: Shape, box: Box, made: tuple[str, Path]) -> Iterator[Operation]:

@@ -14,11 +14,11 @@ from lib_lora_trainer.dataset.entries import absolute, printable, real
 from lib_lora_trainer.dataset.masks import same_shape
 from lib_lora_trainer.dataset.pixels import open_grey
 from lib_lora_trainer.dataset.tools.mask_check import MEANING, judge
+from lib_lora_trainer.dataset.tools.mask_files import require_folder, taken
 from lib_lora_trainer.dataset.tools.members import Dataset, Member
-from lib_lora_trainer.dataset.tools.operations import Operation, Proposal, remove, shown, write
-from lib_lora_trainer.dataset.tools.operations import replace as replacing
+from lib_lora_trainer.dataset.tools.operations import Proposal, shown
 from lib_lora_trainer.dataset.tools.options import MaskImportOptions
-from lib_lora_trainer.dataset.tools.pictures import is_png, still_shape
+from lib_lora_trainer.dataset.tools.pictures import still_shape
 
 
 def plan(dataset: Dataset, options: MaskImportOptions) -> Iterator[Proposal]:
@@ -28,14 +28,13 @@ def plan(dataset: Dataset, options: MaskImportOptions) -> Iterator[Proposal]:
     extension. Black and white ones, those of another shape and those with holes are not taken. Raises ConfigError when
     the source has no folder for masks, or the other folder cannot serve.
     """
-    if dataset.masks is None:
-        raise ConfigError("masks: the source has no folder for masks. Choose one, then begin again.")
+    own = require_folder(dataset)
     folder = absolute(options.folder) if options.folder.strip() else None
-    if folder is None or real(folder) in (real(dataset.masks), real(dataset.root)):
+    if folder is None or real(folder) in (real(own), real(dataset.root)):
         raise ConfigError("folder: choose a folder other than the source's own and than that of its masks.")
     source: SourceConfig = replace(dataset.data.sources[dataset.index], masks=str(folder))
     # Sizes are compared below, with the pictures as they are.
-    found, problems = masks.find_masks(source, [(member.path, 1, 1) for member in dataset.members], "folder")
+    found, problems = masks.find_masks(source, [(member.path, 1, 1) for member in dataset.everyone], "folder")
     if any(problem.where == "folder" and problem.severity == "error" and not found for problem in problems):
         raise ConfigError("\n".join(str(problem) for problem in problems if problem.severity == "error"))
     for member in dataset.members:
@@ -65,22 +64,9 @@ def _proposal(dataset: Dataset, member: Member, mask: Path, options: MaskImportO
         problem = Problem("warning", where, *MEANING[judged.verdict])
     if problem is not None:
         return Proposal(member.path, before=before, problems=(problem,))
-    operations = _taken(dataset, member, mask)
+    operations = taken(dataset, member, partial(_write_grey, mask))
     after = {"mask": shown(operations[-1].path, dataset.root), "learned": round(judged.learned, 4)}
     return Proposal(member.path, tuple(operations), before, after)
-
-
-def _taken(dataset: Dataset, member: Member, mask: Path) -> list[Operation]:
-    """Return the operations that make a mask the picture's own; the last one is about its file."""
-    assert dataset.masks is not None
-    inside = dataset.masks / member.path.parent.relative_to(dataset.root)
-    target, content = inside / f"{member.path.stem}.png", partial(_write_grey, mask)
-    old = member.mask
-    if old is None or old.parent != inside or old.stem != target.stem:
-        return [write(target, content)]
-    if is_png(old):
-        return [replacing(old, content)]
-    return [remove(old), replacing(target, content) if target.exists() else write(target, content)]
 
 
 def _write_grey(source: Path, path: Path) -> None:

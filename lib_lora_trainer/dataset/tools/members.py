@@ -6,7 +6,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import ProblemsFound
@@ -39,7 +39,8 @@ class Dataset:
 
     index: of the source in the settings; masks: the folder of its masks; extensions: of caption files, with dot.
     members: every picture file by path, also those in formats that are not read here; folders: with their repeats.
-    Pictures in folders whose repeats are 0, and excluded ones, are not among them.
+    Pictures in folders whose repeats are 0, and excluded ones, are not among them. others: pictures that a tool is not
+    asked about; their names count all the same.
     """
 
     data: DataConfig
@@ -49,6 +50,12 @@ class Dataset:
     extensions: tuple[str, ...]
     folders: tuple[Folder, ...]
     members: tuple[Member, ...]
+    others: tuple[Member, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[Member, ...]:
+        """All pictures of the source, also those that a tool is not asked about."""
+        return (*self.members, *self.others)
 
     def is_alone(self, stem: str) -> bool:
         """Tell whether at most one picture has a stem, so that a mask directly in the masks' folder is its own."""
@@ -56,11 +63,23 @@ class Dataset:
 
     @functools.cached_property
     def _stems(self) -> Counter[str]:
-        return Counter(os.path.normcase(member.path.stem) for member in self.members)
+        return Counter(os.path.normcase(member.path.stem) for member in self.everyone)
 
     def member(self, path: Path) -> Member | None:
         """Return the member with a path; None when it is none."""
-        return next((member for member in self.members if member.path == path), None)
+        return self._by_path.get(path)
+
+    @functools.cached_property
+    def _by_path(self) -> dict[Path, Member]:
+        return {member.path: member for member in self.members}
+
+
+def narrowed(dataset: Dataset, paths: Iterable[Path]) -> Dataset:
+    """Return a dataset whose tools look at some of its pictures only; paths that are none of them do not count."""
+    wanted = set(paths)
+    chosen = tuple(member for member in dataset.members if member.path in wanted)
+    rest = tuple(member for member in dataset.members if member.path not in wanted)
+    return replace(dataset, members=chosen, others=(*dataset.others, *rest))
 
 
 def gather(data: DataConfig, index: int = 0) -> Dataset:

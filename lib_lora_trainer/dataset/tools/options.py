@@ -12,6 +12,7 @@ from lib_lora_trainer.base.setting import setting
 from lib_lora_trainer.dataset.entries import absolute
 
 if TYPE_CHECKING:
+    from lib_lora_trainer.dataset.tools.kept import Remover
     from lib_lora_trainer.dataset.tools.upscale import Upscaler
 
 Box = tuple[int, int, int, int]
@@ -71,7 +72,11 @@ class PadOptions:
 
 @dataclass(frozen=True)
 class CropOptions:
-    """Which crops are made. boxes: the subject's box by path, of pictures whose own is to be believed."""
+    """Which crops are made.
+
+    boxes: the subject's box by path, of pictures whose own is to be believed. windows: the crops themselves by path and
+    framing; of a picture that is named here exactly these are made, however small, and nothing about it is guessed.
+    """
 
     framings: tuple[str, ...] = setting(
         tuple(FRAMINGS), "The crops wanted, of: " + ", ".join(FRAMINGS) + ".", label="Framings", choices=tuple(FRAMINGS)
@@ -90,19 +95,37 @@ class CropOptions:
         label="Guess by contrast",
     )
     boxes: Mapping[Path, Box] = field(default_factory=dict)
+    windows: Mapping[Path, Mapping[str, Box]] = field(default_factory=dict)
 
 
 def boxes_in(texts: Iterable[str], folder: Path) -> dict[Path, Box]:
     """Return the boxes given as FILE=LEFT,TOP,RIGHT,BOTTOM, files from a folder on. Raises ConfigError for other texts."""
-    found = {}
+    return {_file(text, folder): _box(text, "box", "FILE=LEFT,TOP,RIGHT,BOTTOM") for text in texts}
+
+
+def windows_in(texts: Iterable[str], folder: Path) -> dict[Path, dict[str, Box]]:
+    """Return the crops given as FILE=FRAMING:LEFT,TOP,RIGHT,BOTTOM, as `boxes_in`."""
+    found: dict[Path, dict[str, Box]] = {}
     for text in texts:
-        file, _, numbers = text.rpartition("=")
-        try:
-            left, top, right, bottom = map(int, numbers.split(","))
-        except ValueError as error:
-            raise ConfigError(f"box: {text!r} is no box. Write FILE=LEFT,TOP,RIGHT,BOTTOM in pixels.") from error
-        found[absolute(str(folder / file))] = (left, top, right, bottom)
+        file, _, crop = text.rpartition("=")
+        framing, _, numbers = crop.partition(":")
+        if framing not in FRAMINGS:
+            raise ConfigError(f"window: {text!r} names no framing. Write FILE=FRAMING:…, of: {', '.join(FRAMINGS)}.")
+        box = _box(f"{file}={numbers}", "window", "FILE=FRAMING:LEFT,TOP,RIGHT,BOTTOM")
+        found.setdefault(_file(text, folder), {})[framing] = box
     return found
+
+
+def _file(text: str, folder: Path) -> Path:
+    return absolute(str(folder / text.rpartition("=")[0]))
+
+
+def _box(text: str, what: str, form: str) -> Box:
+    try:
+        left, top, right, bottom = map(int, text.rpartition("=")[2].split(","))
+    except ValueError as error:
+        raise ConfigError(f"{what}: {text!r} is no box. Write {form} in pixels.") from error
+    return left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -136,6 +159,31 @@ class MaskImportOptions:
         1.0, "Masks with holes of more than this share of the subject are not taken; 100 takes all.",
         minimum=0.0, maximum=100.0, unit="%", label="Holes",
     )  # fmt: skip
+
+
+# As rembg calls them, with what they know and what they weigh.
+MASK_MODELS: Mapping[str, tuple[str, int]] = {
+    "isnet-anime": ("drawn people", 176), "isnet-general-use": ("anything", 179), "u2net_human_seg": ("photographed people", 176),
+    "silueta": ("anything, small", 44), "u2netp": ("anything, rough", 5),
+}  # fmt: skip
+"""What makes masks: its name → (what it knows, the length of its file in MB)."""
+
+
+@dataclass(frozen=True)
+class MaskGenerateOptions:
+    """What makes masks, and which are taken. remover: the model at work."""
+
+    model: str = setting(
+        "isnet-anime", "What separates the subject from the background: "
+        + ", ".join(f"{name} ({about}, {size} MB)" for name, (about, size) in MASK_MODELS.items()) + ".",
+        label="Model", choices=tuple(MASK_MODELS),
+    )  # fmt: skip
+    replace: bool = setting(False, "Make them also for pictures that have a mask.", label="Replace")
+    holes: float = setting(
+        100.0, "Masks with holes of more than this share of the subject are not taken; 100 takes all.",
+        minimum=0.0, maximum=100.0, unit="%", label="Holes",
+    )  # fmt: skip
+    remover: Remover | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +236,7 @@ OPTIONS: Mapping[str, type] = {
     "flatten": Empty,
     "mask": MaskOptions,
     "mask-import": MaskImportOptions,
+    "mask-generate": MaskGenerateOptions,
     "files": FileOptions,
 }
 """By the tool's name."""

@@ -58,7 +58,8 @@ def excluded(dataset: Dataset) -> tuple[Path, ...]:
 
 def include(dataset: Dataset, paths: Iterable[Path]) -> Iterator[Proposal]:
     """Yield the way back of each excluded picture to where it was; a taken name gets a number."""
-    hidden = [_hidden_member(dataset, absolute(str(path))) for path in paths]
+    known = frozenset(excluded(dataset))
+    hidden = [_hidden_member(dataset, absolute(str(path)), known) for path in paths]
     names = Names()
     for member in hidden:
         back = dataset.root / member.path.parent.relative_to(dataset.root / EXCLUDED)
@@ -79,14 +80,14 @@ def restore(held: Iterable[Held]) -> Iterator[Proposal]:
         yield Proposal(item.path, (act(item.path, partial(copied, item.file)),), {}, {"bytes": item.bytes})
 
 
-def _hidden_member(dataset: Dataset, path: Path) -> Member:
-    if path not in excluded(dataset):
+def _hidden_member(dataset: Dataset, path: Path, known: frozenset[Path]) -> Member:
+    if path not in known:
         raise DataError(f"{printable(path)}: is no excluded picture of this dataset. Choose one in {EXCLUDED}.")
     captions = tuple(filter(None, (find_caption(path, (extension,)) for extension in dataset.extensions)))
     mask = None
     if dataset.masks is not None:
         places = [dataset.masks / path.parent.relative_to(dataset.root)]
-        if all(member.path.stem != path.stem for member in dataset.members):
+        if all(member.path.stem != path.stem for member in dataset.everyone):
             places.append(dataset.masks)
         found = (place / f"{path.stem}{suffix}" for place in places for suffix in sorted(FORMATS))
         mask = next((file for file in found if file.is_file()), None)

@@ -17,6 +17,7 @@ from lib_lora_trainer.dataset.tools import (
     convert,
     framing,
     mask_check,
+    mask_generate,
     mask_import,
     pad,
     selection,
@@ -91,5 +92,6 @@ TOOLS: Mapping[str, Tool] = {
     "flatten": Tool("Flattened folders", _flattened),
     "mask": Tool("Rejected masks", _scanless(mask_check.plan)),
     "mask-import": Tool("Took over masks", _scanless(mask_import.plan)),
+    "mask-generate": Tool("Made masks", _scanless(mask_generate.plan)),
     "files": Tool("Chosen files", _files),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,15 @@ def lanczos(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 Upscaler = Callable[[Image.Image, tuple[int, int]], Image.Image]
 """Takes an RGB picture and the size wanted, and returns it about that size or larger, of the same shape."""
+
+
+@dataclass(frozen=True)
+class NamedUpscaler:
+    """What a host can enlarge pictures with. download: where its model has to be fetched from at first use, "" if not."""
+
+    name: str
+    upscale: Upscaler
+    download: str = ""
 
 
 def plan(dataset: Dataset, scan: Scan, options: UpscaleOptions) -> Iterator[Proposal]:
@@ -88,10 +97,11 @@ def _proposal(
 
 def enlarging(upscaler: Upscaler, size: tuple[int, int]) -> Edit:
     """Return the edit that enlarges a picture to a size; transparency is enlarged by Lanczos, whatever the upscaler."""
-    return partial(_enlarged, upscaler, size)
+    return partial(enlarged, upscaler, size)
 
 
-def _enlarged(upscaler: Upscaler, size: tuple[int, int], image: Image.Image) -> Image.Image:
+def enlarged(upscaler: Upscaler, size: tuple[int, int], image: Image.Image) -> Image.Image:
+    """Return a picture enlarged to a size; the edit of `enlarging`."""
     result = upscaler(image.convert("RGB"), size).convert("RGB")
     if result.size != size:
         result = lanczos(result, size)

@@ -14,7 +14,7 @@ from lib_lora_trainer.base.errors import HostRefusal
 from lib_lora_trainer.base.families import Family, Part, Prediction
 from lib_lora_trainer.base.files import sha256
 from lib_lora_trainer.hosts import compiled, float8
-from lib_lora_trainer.hosts.api import ModelInfo, Needs
+from lib_lora_trainer.hosts.api import ModelInfo, NamedUpscaler, Needs
 from lib_lora_trainer.hosts.standalone import schedule, weights
 from lib_lora_trainer.hosts.standalone.checkpoint import CheckpointFile, read_checkpoint
 from lib_lora_trainer.hosts.standalone.layout import Layout, infer_layout
@@ -101,6 +101,10 @@ class StandaloneHost:
     def samplers(self) -> tuple[str, ...]:
         """Return the names `ImageRequest.sampler` can have."""
         return SAMPLERS
+
+    def upscalers(self) -> tuple[NamedUpscaler, ...]:
+        """Return none: without a WebUI there is Lanczos alone."""
+        return ()
 
     def adapter_folder(self) -> str:
         """Return the folder for adapter files."""

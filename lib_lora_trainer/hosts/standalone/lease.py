@@ -191,25 +191,30 @@ class StandaloneLease:
             )[0]
         return output.float()
 
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
-        """Make images in the order of the requests, neighbours of equal size and sampler together.
+    def generate(
+        self, requests: Sequence[ImageRequest], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[MadeImage]:
+        """Make images while `go_on` says so, in the order of the requests, neighbours of equal size and sampler together.
 
         Of prompts' syntax emphasis and BREAK are read; network tags such as `<lora:name:1>` are left out.
         Raises ConfigError, before anything is made, for a request that cannot be met.
         """
         for request in requests:
             sampling.check_request(request)
-        return self._generate(requests)
+        return self._generate(requests, go_on)
 
-    def _generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
+    def _generate(self, requests: Sequence[ImageRequest], go_on: Callable[[], bool]) -> Iterator[MadeImage]:
         for batch in _batches(requests):
             # Nothing stays switched between two images: whoever iterates may train in the meantime.
-            images = self._make(batch)
+            try:
+                images = self._make(batch, go_on)
+            except sampling.Unwanted:
+                return
             for image, request in zip(images, batch, strict=True):
                 yield MadeImage(image, write_infotext(request, self._open.info), request)
 
     @torch.no_grad()
-    def _make(self, batch: Sequence[ImageRequest]) -> list[Image.Image]:
+    def _make(self, batch: Sequence[ImageRequest], go_on: Callable[[], bool]) -> list[Image.Image]:
         model = self._open
         with restore.kept_random_state(), self._offload.lent("vae", "text"), self._blocks.suspended():
             wanted = self._texts([request.prompt for request in batch], batch)
@@ -217,6 +222,8 @@ class StandaloneLease:
             guidance = torch.tensor([request.guidance for request in batch], device=model.device).view(-1, 1, 1, 1)
 
             def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+                if not go_on():
+                    raise sampling.Unwanted
                 times = timestep.expand(len(latents))
                 if (guidance == 1).all():
                     return self.predict(latents, times, wanted)

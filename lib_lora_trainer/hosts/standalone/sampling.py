@@ -16,6 +16,10 @@ SAMPLERS = ("Euler a", "Euler", "DPM++ 2M Karras", "DDIM")
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+class Unwanted(Exception):
+    """Ends the sampling of images that nobody waits for any more."""
+
+
 def check_request(request: ImageRequest) -> None:
     """Raise ConfigError for a sampler, size or number of steps that cannot be used."""
     if request.sampler not in SAMPLERS:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from modules import sd_samplers, shared
 
 from lib_lora_trainer.adapters.targets import Layer
-from lib_lora_trainer.hosts.api import ModelInfo, Needs
+from lib_lora_trainer.hosts.api import ModelInfo, NamedUpscaler, Needs
+from lib_lora_trainer.hosts.webui import upscalers
 from lib_lora_trainer.hosts.webui.lease import WebuiLease, check_needs
 from lib_lora_trainer.hosts.webui.loaded import examine
 from lib_lora_trainer.hosts.webui.restoring import lora_extension
@@ -34,6 +35,10 @@ class WebuiHost:
     def samplers(self) -> tuple[str, ...]:
         """Return the samplers the user has not hidden."""
         return tuple(sd_samplers.visible_sampler_names())
+
+    def upscalers(self) -> tuple[NamedUpscaler, ...]:
+        """Return all that the WebUI lists, but for None and Lanczos."""
+        return upscalers.listed()
 
     def adapter_folder(self) -> str:
         """Return the folder that the built-in Lora extension reads, with subfolders."""

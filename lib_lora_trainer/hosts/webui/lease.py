@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Literal
 
@@ -179,16 +179,20 @@ class WebuiLease:
             )
         return output.float()
 
-    def generate(self, requests: Sequence[ImageRequest]) -> Iterator[MadeImage]:
-        """Make images with the model as it is now, adapters included; the random state is put back."""
+    def generate(
+        self, requests: Sequence[ImageRequest], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[MadeImage]:
+        """Make images with the model as it is now, adapters included, while `go_on` says so; random state is kept."""
         for request in requests:
             samples.check_sampler(request.sampler)
         for request in requests:
+            if not go_on():
+                return
             self._check()
             with self._offload.lent("vae", "text"):
                 try:
                     with self._attention.suspended(), self._blocks.suspended():
-                        made = samples.generate(self._loaded, request)
+                        made = samples.generate(self._loaded, request, go_on)
                 finally:
                     restoring.place(self._loaded.model)
                     self._layered.refresh()

@@ -13,10 +13,14 @@ _REQUIRED = {"tomlkit": "tomlkit", "lycoris": "lycoris-lora"}  # module: the pac
 
 
 def register() -> None:
-    """Ask the WebUI to show the tab."""
+    """Ask the WebUI to show the tab, and have block weights in prompts."""
     from modules import script_callbacks
 
     script_callbacks.on_ui_tabs(tabs)
+    if not missing():
+        from lib_lora_trainer.hosts.webui import blockweights
+
+        blockweights.register()
 
 
 def tabs() -> list[tuple[Any, str, str]]:

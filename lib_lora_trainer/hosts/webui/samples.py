@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -19,6 +20,7 @@ from lib_lora_trainer.hosts.webui.restoring import (
     switch_off_tricks,
 )
 
+_LOOK = 0.1  # seconds between two looks at whether an image is still wanted
 _STATE = (
     "job",
     "job_no",
@@ -45,12 +47,14 @@ def check_sampler(name: str) -> None:
         raise ConfigError(f"sampler: {name!r} is unknown to the WebUI. Choose one of: {known}.")
 
 
-def generate(loaded: Loaded, request: ImageRequest) -> MadeImage | None:
-    """Return one image, or None when the user pressed Interrupt or Skip while it was made.
+def generate(loaded: Loaded, request: ImageRequest, go_on: Callable[[], bool]) -> MadeImage | None:
+    """Return one image, or None when the user pressed Interrupt or Skip, or `go_on` said no, while it was made.
 
     The queue's lock is held already, and `process_images` does not take it. `<lora:…>` tags in the prompt have no
     effect: the adapter in training is attached to the model itself.
     """
+    # Split here, or else the WebUI does it and logs a warning for every image.
+    sampler, schedule = sd_samplers.get_sampler_and_scheduler(request.sampler, "Automatic", convert_automatic=False)
     with _as_it_was(loaded, request):
         clear_interruption()
         work = processing.StableDiffusionProcessingTxt2Img(
@@ -62,8 +66,8 @@ def generate(loaded: Loaded, request: ImageRequest) -> MadeImage | None:
             cfg_scale=request.guidance,
             width=request.width,
             height=request.height,
-            sampler_name=request.sampler,
-            scheduler="Automatic",
+            sampler_name=sampler,
+            scheduler=schedule,
             batch_size=1,
             n_iter=1,
             restore_faces=False,
@@ -72,12 +76,32 @@ def generate(loaded: Loaded, request: ImageRequest) -> MadeImage | None:
             do_not_reload_embeddings=True,
             disable_extra_networks=True,
         )
-        with closing(work):
+        with closing(work), _interrupted_unless(go_on):
             made = processing.process_images(work)
         state = shared.state
         if state.interrupted or state.skipped or state.stopping_generation or not made.images:
             return None
         return MadeImage(made.images[0], made.infotexts[0], request)
+
+
+@contextmanager
+def _interrupted_unless(go_on: Callable[[], bool]) -> Iterator[None]:
+    """Press Interrupt once `go_on` says no: the WebUI's samplers look at it in every step, and at nothing of ours."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK):
+            if not go_on():
+                shared.state.interrupted = True
+                return
+
+    watcher = threading.Thread(target=watch, name="lora-trainer-interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager
