@@ -277,13 +277,17 @@ def test_the_better_file_is_kept_with_the_reason(tmp_path, worse, why, order):
     assert best.reason
 
 
-def test_a_blurred_file_is_less_sharp_and_the_smaller_of_two_equal_ones_is_compressed_more(tmp_path):
+def test_a_blurred_file_is_less_sharp_and_the_length_counts_where_it_costs_quality(tmp_path):
     image = cases.photograph(41)
     paths = save(tmp_path, sharp=image, soft=image.filter(ImageFilter.GaussianBlur(1.5)))
     assert keeping.choose(list(paths.values())).others == ((paths["soft"], "less sharp"),)
     image.save(tmp_path / "small.png", compress_level=9)
     best = keeping.choose([tmp_path / "small.png", paths["sharp"]])
-    assert (best.keep, best.others) == (paths["sharp"], ((tmp_path / "small.png", "compressed more"),))
+    assert (best.keep, best.others) == (paths["sharp"], ((tmp_path / "small.png", "equal"),))
+    image.save(tmp_path / "fine.jpg", quality=96)
+    image.save(tmp_path / "coarse.jpg", quality=95)
+    best = keeping.choose([tmp_path / "coarse.jpg", tmp_path / "fine.jpg"])
+    assert (best.keep, best.others) == (tmp_path / "fine.jpg", ((tmp_path / "coarse.jpg", "compressed more"),))
     with pytest.raises(DataError, match="gone"):
         keeping.choose([paths["sharp"], tmp_path / "gone.png"])
 

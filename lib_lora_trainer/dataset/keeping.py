@@ -26,6 +26,7 @@ CLEARLY_LARGER = 1.44  # times as many pixels: 1.2 on each side
 ENLARGED = 0.55  # of what the smaller picture loses when it is shrunk as much: an enlarged one loses less
 _COMMON = 1024 * 1024  # pixels at which detail is compared, at most
 _BLOCK = 8
+_LOSSY = frozenset({".jpg", ".jpeg", ".webp", ".avif", ".jxl"})
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,14 @@ def _why_better(one: Quality, two: Quality) -> str:
         return f"{_size(two)} instead of {_size(one)}" if ratio > 1 else ""
     if abs(blockier) > SLIGHTLY:
         return "more compression artefacts" if blockier > 0 else ""
-    if one.length != two.length:
+    if one.length != two.length and _is_lossy(one.path) and _is_lossy(two.path):
         return "compressed more" if one.length > two.length else ""
     return "equal" if str(one.path) < str(two.path) else ""
+
+
+def _is_lossy(path: Path) -> bool:
+    """Tell whether fewer bytes may mean a worse picture, by the file's extension."""
+    return path.suffix.lower() in _LOSSY
 
 
 def _lacks_detail(larger: Quality, smaller: Quality) -> bool:

@@ -7,16 +7,25 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib_lora_trainer.base.files import sha256, write_text
 
 Content = Callable[[Path], None]  # writes a file's new content to the path it is given
 FOLDER = "folder"
+_WAITING = 8  # files that are waited for at once: file systems write them down together
 
 
 class Files:
-    """The changes themselves; an object in its place can watch them, or break them at any one."""
+    """The changes themselves; an object in its place can watch them, or break them at any one.
+
+    New contents are on the disk before the journal's next text is: together, because waiting for them one by one takes
+    most of the time that thousands of captions need (benchmarks/captions.md).
+    """
+
+    def __init__(self) -> None:
+        self._filled: list[Path] = []
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file or folder another name in the same file system. Raises FileExistsError instead of replacing."""
@@ -46,14 +55,20 @@ class Files:
             _sync(target)
 
     def fill(self, path: Path, content: Content, like: Path | None) -> None:
-        """Write new content to a new file, down to the disk; like: the file whose mode it takes."""
+        """Write new content to a new file, which is on the disk once `write` is done; like: the file whose mode it takes."""
         content(path)
         if like is not None:
             path.chmod(stat.S_IMODE(like.stat().st_mode))
-        _sync(path)
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "no file was written", str(path))
+        self._filled.append(path)
 
     def write(self, path: Path, text: str) -> None:
-        """Write a text of the journal's own, whole or not at all."""
+        """Write a text of the journal's own, whole or not at all, after every content it may speak of."""
+        waiting, self._filled = self._filled, []
+        with ThreadPoolExecutor(_WAITING, thread_name_prefix="sync") as pool:
+            # Those that were given up are gone; of the others an error ends the change.
+            list(pool.map(_sync, (each for each in waiting if each.is_file() and not each.is_symlink())))
         write_text(path, text)
 
     def make_folder(self, path: Path) -> None:
