@@ -5,23 +5,24 @@
     python benchmarks/step.py --checkpoint FILE --pictures DIR --sd-scripts DIR --sd-python PYTHON
 
 `--make` writes a randomly initialized full-size SD1.5 checkpoint. The first measurement is a ratio within one process:
-steps of the loop (LoRA rank 16 on the UNet) over forward and backward passes of the same frozen UNet to its inputs. The
-second runs both programs with the same settings for two lengths; the difference of their times is what the steps
-between them cost, the rest is start-up. Peak memory is the process's own (Linux).
+steps of the loop (LoRA rank 16; on the UNet alone with cached texts) over forward and backward passes of the same frozen
+UNet to its inputs, by turns. The second runs both programs with the same settings for two lengths; the difference of
+their times is what the steps between them cost, the rest is start-up. Peak memory is the process's own (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,15 +34,24 @@ from lib_lora_trainer.base import codec
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.events import Progress
 from lib_lora_trainer.config.adapter import AdapterConfig
-from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.config.data import CaptionConfig, DataConfig, SourceConfig
 from lib_lora_trainer.config.output import SampleConfig, SaveConfig
 from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.config.training import TrainingConfig
-from lib_lora_trainer.hosts.api import Needs, TextRequest
+from lib_lora_trainer.hosts.api import Lease, Needs, TextRequest
 from lib_lora_trainer.hosts.standalone import StandaloneHost
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, LONG = 3, 11
+
+
+class Pair(NamedTuple):
+    """Seconds of a step of the loop, and of a bare pass."""
+
+    loop: float
+    bare: float
+
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -56,7 +66,10 @@ def settings(options: argparse.Namespace, steps: int, text_encoder: bool) -> Run
     return RunConfig(
         name="benchmark",
         data=DataConfig(
-            sources=(SourceConfig(str(options.pictures.resolve()), repeats=100),), resolution=options.resolution
+            sources=(SourceConfig(str(options.pictures.resolve()), repeats=100),),
+            resolution=options.resolution,
+            cache_text="none" if text_encoder else "memory",
+            caption=CaptionConfig(shuffle=text_encoder),
         ),
         adapter=AdapterConfig(rank=16, alpha=8.0, text_encoder=text_encoder),
         training=TrainingConfig(epochs=1, max_steps=steps, precision=options.precision),
@@ -92,53 +105,88 @@ def timed(action: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def bare(host: StandaloneHost, options: argparse.Namespace) -> tuple[float, float]:
-    """Return the median seconds of the frozen UNet's forward and backward pass to its inputs, and the peak memory."""
+class Watched:
+    """A host whose lease can be seen from outside of the training loop."""
+
+    def __init__(self, host: StandaloneHost) -> None:
+        self.host = host
+        self.open: Lease | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.host, name)
+
+    def lease(self, needs: Needs) -> Lease:
+        """Return the host's lease and remember it."""
+        self.open = self.host.lease(needs)
+        return self.open
+
+
+@contextmanager
+def without_adapters(lease: Lease) -> Iterator[None]:
+    """Leave out inside the block what adapters do to the model's layers, with all of its cost."""
+    held = [(target.module, target.module.__dict__.pop("forward", None)) for target in lease.targets()]
+    try:
+        yield
+    finally:
+        for module, forward in held:
+            if forward is not None:
+                module.__dict__["forward"] = forward
+
+
+def bare(lease: Lease, options: argparse.Namespace) -> Callable[[], None]:
+    """Return a forward and backward pass of the frozen UNet to its inputs."""
     side = options.resolution // 8
-    with host.lease(Needs(compute_dtype=DTYPES[options.precision])) as lease:
-        with torch.no_grad():
-            text = lease.encode_text(TextRequest(("a photograph",), 1, 1, ()))
-        latents = torch.randn(1, 4, side, side, device=lease.device, requires_grad=True)
-        step = torch.tensor([500], device=lease.device)
+    with torch.no_grad():
+        text = lease.encode_text(TextRequest(("a photograph",), 1, 1, ()))
+    latents = torch.randn(1, 4, side, side, device=lease.device, requires_grad=True)
+    step = torch.tensor([500], device=lease.device)
 
-        def once() -> None:
-            lease.predict(latents, step, text).square().mean().backward()
+    def once() -> None:
+        lease.predict(latents, step, text).square().mean().backward()
 
-        once()
-        reset_peak()
-        return statistics.median(timed(once) for _ in range(options.steps)), peak()
+    return once
 
 
-def loop(host: StandaloneHost, options: argparse.Namespace, text_encoder: bool) -> tuple[float, float]:
-    """Return the median seconds per step of the training loop, and the peak memory."""
+def pairs(host: StandaloneHost, options: argparse.Namespace, text_encoder: bool) -> tuple[list[Pair], float, float]:
+    """Return the seconds of each step of the loop beside a bare pass right after it, and the peak of both, GB."""
+    watched, found, peaks = Watched(host), [], [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder:
         config = settings(options, options.steps + 2, text_encoder)
-        job = jobs.train(host, config, jobs.RunPaths(Path(folder) / "run", Path(folder)), Control())
-        ends = []
+        job = jobs.train(watched, config, jobs.RunPaths(Path(folder) / "run", Path(folder)), Control())
+        began = 0.0
         for event in job:
-            if isinstance(event, Progress):
-                if not ends:
-                    reset_peak()
-                ends.append(time.perf_counter())
-        return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends)), peak()
+            if not isinstance(event, Progress):
+                continue
+            ended = time.perf_counter()
+            lease = watched.open
+            assert lease is not None
+            if began:
+                peaks[1] = max(peaks[1], peak())
+            with without_adapters(lease):
+                once = bare(lease, options)
+                reset_peak()
+                alone = timed(once)
+                peaks[0] = max(peaks[0], peak())
+            if began:
+                found.append(Pair(ended - began, alone))
+            reset_peak()
+            began = time.perf_counter()
+    return found, peaks[0], peaks[1]
 
 
 def within(options: argparse.Namespace) -> None:
-    """Compare the loop with the bare UNet, alternating, so that a busy machine disturbs both."""
-    with tempfile.TemporaryDirectory() as folder:
-        host = StandaloneHost(options.checkpoint, Path(folder))
-        rounds = [
-            (bare(host, options), loop(host, options, False), loop(host, options, True)) for _ in range(options.rounds)
-        ]
-    reference = statistics.median(each[0][0] for each in rounds)
+    """Compare the loop with the bare UNet, step by step in turns, so that a busy machine disturbs both alike."""
     say("| what | s/step | over the bare UNet | peak GB |")
     say("| --- | --- | --- | --- |")
-    names = ("frozen UNet, forward and backward", "loop, UNet", "loop, UNet and text encoder")
-    for index, name in enumerate(names):
-        seconds = statistics.median(each[index][0] for each in rounds)
-        ratio = statistics.median(each[index][0] / each[0][0] for each in rounds)
-        say(f"| {name} | {seconds:.3f} | {ratio:.3f} | {max(each[index][1] for each in rounds):.2f} |")
-    say(f"{options.rounds} rounds of {options.steps} steps; reference {reference:.3f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        host = StandaloneHost(options.checkpoint, Path(folder))
+        for text_encoder, name in ((False, "loop, UNet"), (True, "loop, UNet and text encoder")):
+            found, least, most = pairs(host, options, text_encoder)
+            loop, alone = (statistics.median(values) for values in zip(*found, strict=True))
+            ratio = statistics.median(pair.loop / pair.bare for pair in found)
+            say(f"| frozen UNet, forward and backward | {alone:.3f} | 1.000 | {least:.2f} |")
+            say(f"| {name} | {loop:.3f} | {ratio:.3f} | {most:.2f} |")
+    say(f"{options.steps} pairs each; medians, the ratio of the ratios of pairs")
 
 
 def command(arguments: Sequence[str], folder: Path, environment: dict[str, str]) -> tuple[float, float]:

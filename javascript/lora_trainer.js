@@ -93,7 +93,7 @@
 
     function mark(data) {
         const buttons = page().querySelectorAll("#lora_trainer_steps > .tab-nav > button");
-        ["dataset", "train", "runs"].forEach((step, index) => {
+        ["dataset", "captions", "train", "runs"].forEach((step, index) => {
             const button = buttons[index];
             if (button && button.dataset.mark !== data[step]) button.dataset.mark = data[step];
         });

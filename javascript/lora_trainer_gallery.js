@@ -15,7 +15,7 @@
     const PATIENCE = 30000; // after which an unanswered question is asked again
     const PAUSE = 250; // milliseconds of typing before a filter is asked for
     const STORE = "lora_trainer_gallery:"; // + project
-    const NOTHING = {state: "used", flags: [], folder: "", bucket: "", caption: "", text: "", least: null, most: null};
+    const NOTHING = {state: "used", flags: [], folder: "", bucket: "", caption: "", text: "", least: null, most: null, query: "", within: []};
 
     const page = () => (typeof gradioApp === "function" ? gradioApp() : document);
     const find = (selector) => page().querySelector(selector);
@@ -603,6 +603,14 @@
             return JSON.stringify(Array.from(selected));
         },
         graded: () => JSON.stringify(grade),
+        // For the Captions step: the picture at the cursor, a step from there, and filters that it adds to those above.
+        current: () => (index && paths[cursor]) || "",
+        go: (step) => go(cursor + step, false),
+        narrow: (change) => {
+            filter = {...filter, ...change};
+            refilter();
+        },
+        narrowed: () => ({query: filter.query, within: filter.within}),
     };
 
     document.addEventListener("click", (event) => {

@@ -53,8 +53,8 @@ def looked(root, models, turn=None, control=None, data=None, only=None, **option
     names = options.pop("taggers", ("bgr",))
     wish = TagOptions(**{"taggers": tuple(str(models / name) for name in names), "device": "cpu", **options})
     request = Request(data or settings(root), wish, only=only)
-    more = {} if turn is None else {"turn": turn}
-    *events, made = tag_jobs.draft(request, Place(models), control or Control(), **more)
+    place = Place(models) if turn is None else Place(models, turn=turn)
+    *events, made = tag_jobs.draft(request, place, control or Control())
     return events, made
 
 

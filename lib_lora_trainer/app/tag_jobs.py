@@ -45,10 +45,14 @@ SAVED_EVERY = 2000  # pictures; so many are looked at again after a crash
 
 @dataclass(frozen=True)
 class Place:
-    """Where taggers are. home: ours, into which models are downloaded; others: further folders that are searched."""
+    """Where taggers are. home: ours, into which models are downloaded; others: further folders that are searched.
+
+    turn: entered while a tagger is open on the GPU; on the CPU it runs beside whatever is generated.
+    """
 
     home: Path
     others: tuple[Path, ...] = ()
+    turn: Turn = nullcontext
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -91,12 +95,11 @@ def kept_scores(root: Path) -> Scores:
     return scores.load(_folder(root), digest)
 
 
-def draft(request: Request, place: Place, control: Control, turn: Turn = nullcontext) -> Iterator[Event | Draft]:
+def draft(request: Request, place: Place, control: Control) -> Iterator[Event | Draft]:
     """Look at a source's pictures with all taggers; the last value is the Draft, or Finished when stopped.
 
-    request.options: a TagOptions. turn: entered while a tagger is open on the GPU; on the CPU it runs beside whatever
-    is generated. What was looked at until a stop is kept. Raises ProblemsFound for impossible options, UserError for a
-    tagger that is not on this machine or does not start, DataError when there is no picture.
+    request.options: a TagOptions. What was looked at until a stop is kept. Raises ProblemsFound for impossible options,
+    UserError for a tagger that is not on this machine or does not start, DataError when there is no picture.
     """
     wish: TagOptions = request.options
     mistakes = options.problems(wish)
@@ -110,7 +113,7 @@ def draft(request: Request, place: Place, control: Control, turn: Turn = nullcon
         paths = [path for path in paths if tag_drafts.is_empty(path, dataset)]
         if len(paths) < len(dataset.members):
             yield Note("note", f"{len(dataset.members) - len(paths)} pictures have captions, which stay as they are.")
-    job = _Job(dataset.root, wish, control, turn)
+    job = _Job(dataset.root, wish, control, place.turn)
     opinions: dict[Path, list[Opinion]] = {path: [] for path in paths}
     try:
         for tagger in taggers if paths else ():

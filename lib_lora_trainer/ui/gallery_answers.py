@@ -21,7 +21,7 @@ from typing import Any
 from lib_lora_trainer.base.errors import ConfigError, DataError, TrainerError
 from lib_lora_trainer.dataset.entries import printable
 from lib_lora_trainer.dataset.thumbnails import thumbnails
-from lib_lora_trainer.ui import gallery_filter
+from lib_lora_trainer.ui import captions_query, gallery_filter
 from lib_lora_trainer.ui.gallery_index import CAPTIONS, FLAGS, STATES, Picture
 from lib_lora_trainer.ui.pictures import address
 from lib_lora_trainer.ui.place import Place
@@ -84,7 +84,8 @@ def index(known: Known, wanted: gallery_filter.Filter, selected: Sequence[str]) 
     place: in `folders`, which end with the separator, so that place + name is the path; flags: bit n is the nth of
     `flags`. kept: those of the selected paths that still are pictures of the state in sight.
     """
-    found = gallery_filter.filtered(known.pictures.values(), wanted)
+    narrowed = captions_query.narrowed(known, wanted.query, wanted.within)
+    found = gallery_filter.filtered(narrowed, wanted)
     folders: dict[str, int] = {}
     buckets: dict[str, int] = {}
     bits = {name: 1 << number for number, name in enumerate(FLAGS)}

@@ -18,7 +18,8 @@ class Filter:
     """What a picture must be, all of it together; "" and None leave a thing open.
 
     state: of STATES; flags: of FLAGS; caption: of CAPTIONS; text: in its name or caption, words in any order.
-    least, most: bounds of its shorter side in pixels.
+    least, most: bounds of its shorter side in pixels. query, within: of the Captions step, see `captions_query`; they
+    count before everything else.
     """
 
     state: str = "used"
@@ -29,6 +30,8 @@ class Filter:
     text: str = ""
     least: int | None = None
     most: int | None = None
+    query: str = ""
+    within: tuple[str, ...] = ()
 
 
 def from_mapping(values: Mapping[str, Any]) -> Filter:
@@ -38,8 +41,9 @@ def from_mapping(values: Mapping[str, Any]) -> Filter:
         raise ConfigError(
             f"filter: {', '.join(sorted(set(values) - known))} is unknown. Use {', '.join(sorted(known))}."
         )
-    wanted = Filter(**{**values, "flags": tuple(values.get("flags", ()))})
-    texts = (wanted.folder, wanted.bucket, wanted.caption, wanted.text, *wanted.flags)
+    lists = {name: tuple(values.get(name, ())) for name in ("flags", "within")}
+    wanted = Filter(**{**values, **lists})
+    texts = (wanted.folder, wanted.bucket, wanted.caption, wanted.text, wanted.query, *wanted.flags, *wanted.within)
     bounds = (wanted.least, wanted.most)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | None) for n in bounds):
         raise ConfigError("filter: texts and whole numbers are wanted. Clear the filters.")

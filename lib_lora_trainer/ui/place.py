@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_lora_trainer.app import tag_jobs
 from lib_lora_trainer.app.queue import Runner
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui.scans import Scans
@@ -18,7 +19,7 @@ class Place:
 
     projects: the folder that holds one folder per project. gate: raises UserError where folders of this machine must
     not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found in the
-    folders; searches: for a learning rate.
+    folders; searches: for a learning rate. taggers: where they are; the command line's folder if absent.
     """
 
     host: Host
@@ -28,3 +29,4 @@ class Place:
     txt2img: bool
     scans: Scans
     searches: Searches
+    taggers: tag_jobs.Place | None = None

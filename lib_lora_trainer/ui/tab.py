@@ -8,9 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from lib_lora_trainer.app import tag_jobs
 from lib_lora_trainer.app.queue import Runner
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui import (
+    captions_actions,
+    captions_form,
     concept_table_actions,
     dataset_actions,
     dataset_tab,
@@ -28,6 +31,7 @@ from lib_lora_trainer.ui import (
     watch,
     whole_actions,
 )
+from lib_lora_trainer.ui.captions_form import CaptionsTab
 from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.page import QUIET, Page
 from lib_lora_trainer.ui.place import Place
@@ -37,21 +41,29 @@ from lib_lora_trainer.ui.session import Session
 
 
 def build(
-    host: Host, runner: Runner, projects: Path, gate: Callable[[], None], *, txt2img: bool = False, **look: Any
+    host: Host,
+    runner: Runner,
+    projects: Path,
+    gate: Callable[[], None],
+    *,
+    txt2img: bool = False,
+    taggers: tag_jobs.Place | None = None,
+    **look: Any,
 ) -> gr.Blocks:
     """Return the tab as gradio Blocks, for the WebUI's `on_ui_tabs` or to be launched alone.
 
     projects: the folder with one folder per project. gate: raises UserError where folders of this machine must not be
-    read on a visitor's word. txt2img: whether a txt2img tab is beside it. look: passed to Blocks (`css`, `theme`).
+    read on a visitor's word. txt2img: whether a txt2img tab is beside it. taggers: where they are. look: passed to
+    Blocks (`css`, `theme`).
     """
-    return at(Place(host, runner, projects, gate, txt2img, Scans(), shared()), **look)
+    return at(Place(host, runner, projects, gate, txt2img, Scans(), shared(), taggers), **look)
 
 
 def at(place: Place, **look: Any) -> gr.Blocks:
     """Return the tab at its place. look: passed to Blocks."""
     with gr.Blocks(analytics_enabled=False, title="LoRA Trainer", **look) as blocks:
         with gr.Column(elem_id="lora_trainer_root"):
-            page = _layout(place)
+            page, captions = _layout(place)
         save = project_actions.saver(place, page)
         scanning = dataset_actions.wire(place, page, save)
         gallery_actions.wire_actions(place, page, scanning.again)
@@ -74,10 +86,11 @@ def at(place: Place, **look: Any) -> gr.Blocks:
         runs_actions.wire(place, page)
         watch.wire(place, page)
         gallery_actions.wire(place, page)
+        captions_actions.wire(place, page, captions, page.dataset.gallery.selection, scanning.again)
     return blocks
 
 
-def _layout(place: Place) -> Page:
+def _layout(place: Place) -> tuple[Page, CaptionsTab]:
     bar = project_bar.layout()
     styles = gr.HTML(elem_id="lora_trainer_styles", elem_classes="lora-trainer-hidden")
     relevance = gr.HTML(elem_id="lora_trainer_relevance", elem_classes="lora-trainer-hidden")
@@ -93,6 +106,8 @@ def _layout(place: Place) -> Page:
     with gr.Column(visible=False, elem_id="lora_trainer_body") as steps, plain(gr.Tabs(elem_id="lora_trainer_steps")):
         with gr.Tab("Dataset", elem_id="lora_trainer_step_dataset"):
             dataset = dataset_tab.layout()
+        with gr.Tab("Captions", elem_id="lora_trainer_step_captions"):
+            captions = captions_form.layout()
         with gr.Tab("Train", elem_id="lora_trainer_step_train"):
             train = train_tab.layout(place.host.samplers())
         with gr.Tab("Runs", elem_id="lora_trainer_step_runs") as runs_step:
@@ -102,7 +117,7 @@ def _layout(place: Place) -> Page:
         attach = plain(gr.Button("Attach", elem_id="lora_trainer_attach"))
         refresh = plain(gr.Button("Refresh", elem_id="lora_trainer_refresh"))
     status = gr.HTML(elem_id="lora_trainer_status", elem_classes="lora-trainer-hidden")
-    return Page(
+    page = Page(
         session=gr.State(Session()),
         seen=gr.State(""),
         seen_rate=gr.State(""),
@@ -121,3 +136,4 @@ def _layout(place: Place) -> Page:
         runs=runs,
         runs_step=runs_step,
     )
+    return page, captions

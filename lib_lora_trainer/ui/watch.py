@@ -15,7 +15,17 @@ from lib_lora_trainer.app import projects, runs
 from lib_lora_trainer.app.projects import Project
 from lib_lora_trainer.app.runs import RunState
 from lib_lora_trainer.base.errors import TrainerError
-from lib_lora_trainer.ui import dataset_tab, findings, live, pictures, project_bar, rate_form, runs_tab, waiting_list
+from lib_lora_trainer.ui import (
+    captions_form,
+    dataset_tab,
+    findings,
+    live,
+    pictures,
+    project_bar,
+    rate_form,
+    runs_tab,
+    waiting_list,
+)
 from lib_lora_trainer.ui.page import QUIET, Page, Updates
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
@@ -172,7 +182,7 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
     """Return what the page's script reads: whether something trains or was changed, and the steps' marks."""
     status = place.runner.status()
     stale = False
-    marks = {"dataset": "todo", "train": "todo", "runs": ""}
+    marks = {"dataset": "todo", "captions": "todo", "train": "todo", "runs": ""}
     if session.project:
         project = Project(session.project, place.projects / session.project)
         stale = projects.version(project) != session.version
@@ -180,6 +190,7 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
         if not place.scans.current(session.project, session.config):
             scan = None
         marks["dataset"] = dataset_tab.state_of(scan, session.config)
+        marks["captions"] = captions_form.state_of(scan)
     if found is not None:
         train_marks = {"done": "done", "stopped": "done", "running": "busy", "pausing": "busy", "stopping": "busy"}
         marks["train"] = train_marks.get(found.state, "look")

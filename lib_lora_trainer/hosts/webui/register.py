@@ -62,13 +62,16 @@ def _blocks() -> Any:
             "Restart the WebUI without --skip-install and it will be added, or install it yourself into the WebUI's "
             f"Python: pip install {' '.join(absent)}"
         )
-    from modules import paths
+    from modules import call_queue, paths
 
+    from lib_lora_trainer.app.tag_jobs import Place
     from lib_lora_trainer.hosts.webui.host import WebuiHost
     from lib_lora_trainer.ui.tab import build
 
-    folder = Path(paths.data_path) / "lora-trainer" / "projects"
-    return build(WebuiHost(), runner(), folder, gate, txt2img=True)
+    folder, models = Path(paths.data_path) / "lora-trainer" / "projects", Path(paths.models_path)
+    # Another extension's folder is read, never written to: it stops at names that it does not know.
+    taggers = Place(models / "lora-trainer-taggers", (models / "TaggerOnnx",), lambda: call_queue.queue_lock)
+    return build(WebuiHost(), runner(), folder, gate, txt2img=True, taggers=taggers)
 
 
 def _sentence(text: str) -> Any:
