@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
-from lib_lora_trainer.cli import baking, captions, dataset, reg, serving, settings, speech, tag, training
+from lib_lora_trainer.cli import baking, captions, dataset, grid, pick, reg, serving, settings, speech, tag, training
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     captions.add(commands)
     reg.add(commands)
     baking.add(commands)
+    grid.add(commands)
+    pick.add(commands)
     _add_settings(commands)
     _add_demo(commands)
     return parser

@@ -24,7 +24,7 @@ from lib_lora_trainer.evaluate.grid_studio import Paint
 from lib_lora_trainer.hosts.api import MadeImage
 from lib_lora_trainer.hosts.webui import restoring, samples
 from lib_lora_trainer.hosts.webui.blockweights import block_weights
-from lib_lora_trainer.hosts.webui.lease import _only_lease
+from lib_lora_trainer.hosts.webui.lease import only_lease
 from lib_lora_trainer.hosts.webui.loaded import examine
 
 JOB = "lora-trainer grid"
@@ -75,7 +75,7 @@ class WebuiStudio:
         Afterwards the checkpoint and the VAE are those of the user's settings.
         """
         with ExitStack() as stack:
-            stack.enter_context(_only_lease())
+            stack.enter_context(only_lease())
             stack.enter_context(call_queue.queue_lock)
             stack.enter_context(restoring.job_shown(JOB))
             stack.enter_context(restoring.random_state_kept())
@@ -125,7 +125,7 @@ class _Switched:
                 "checkpoints of one family."
             )
         request = request_of(scene)
-        with samples._as_it_was(loaded, request):
+        with samples.as_it_was(loaded, request):
             restoring.clear_interruption()
             work = processing.StableDiffusionProcessingTxt2Img(
                 sd_model=loaded.model,
@@ -146,7 +146,7 @@ class _Switched:
                 do_not_reload_embeddings=True,
                 **_second_pass(scene),
             )
-            with closing(work), samples._interrupted_unless(go_on):
+            with closing(work), samples.interrupted_unless(go_on):
                 made = processing.process_images(work)
             state = shared.state
             if state.interrupted or state.skipped or state.stopping_generation or not made.images:

@@ -75,7 +75,7 @@ class WebuiLease:
 
     def __enter__(self) -> WebuiLease:
         with ExitStack() as stack:
-            stack.enter_context(_only_lease())
+            stack.enter_context(only_lease())
             stack.enter_context(call_queue.queue_lock)
             stack.enter_context(restoring.job_shown(JOB))
             self._check_switch()
@@ -228,7 +228,8 @@ class WebuiLease:
 
 
 @contextmanager
-def _only_lease() -> Iterator[None]:
+def only_lease() -> Iterator[None]:
+    """Hold the loaded model for one run. Raises HostRefusal while another has it."""
     # The queue's lock would make a second lease wait for the end of the first run, in the same thread for ever.
     if not _TAKEN.acquire(blocking=False):
         raise HostRefusal("The loaded checkpoint is in training already. Wait for the end of that run, or stop it.")

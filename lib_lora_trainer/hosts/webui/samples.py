@@ -55,7 +55,7 @@ def generate(loaded: Loaded, request: ImageRequest, go_on: Callable[[], bool]) -
     """
     # Split here, or else the WebUI does it and logs a warning for every image.
     sampler, schedule = sd_samplers.get_sampler_and_scheduler(request.sampler, "Automatic", convert_automatic=False)
-    with _as_it_was(loaded, request):
+    with as_it_was(loaded, request):
         clear_interruption()
         work = processing.StableDiffusionProcessingTxt2Img(
             sd_model=loaded.model,
@@ -76,7 +76,7 @@ def generate(loaded: Loaded, request: ImageRequest, go_on: Callable[[], bool]) -
             do_not_reload_embeddings=True,
             disable_extra_networks=True,
         )
-        with closing(work), _interrupted_unless(go_on):
+        with closing(work), interrupted_unless(go_on):
             made = processing.process_images(work)
         state = shared.state
         if state.interrupted or state.skipped or state.stopping_generation or not made.images:
@@ -85,7 +85,7 @@ def generate(loaded: Loaded, request: ImageRequest, go_on: Callable[[], bool]) -
 
 
 @contextmanager
-def _interrupted_unless(go_on: Callable[[], bool]) -> Iterator[None]:
+def interrupted_unless(go_on: Callable[[], bool]) -> Iterator[None]:
     """Press Interrupt once `go_on` says no: the WebUI's samplers look at it in every step, and at nothing of ours."""
     ended = threading.Event()
 
@@ -105,7 +105,7 @@ def _interrupted_unless(go_on: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def _as_it_was(loaded: Loaded, request: ImageRequest) -> Iterator[None]:
+def as_it_was(loaded: Loaded, request: ImageRequest) -> Iterator[None]:
     """Keep everything that a generation changes in the WebUI, and keep its options from changing the model."""
     checkpoint = loaded.model.sd_checkpoint_info
     known: Any = sd_models.checkpoint_aliases.get(checkpoint.title)
