@@ -21,7 +21,6 @@
     let number = 0;
     let waiting = null; // the question under way
     let quiet = 0; // until when nothing is asked
-    let origin = "";
     const wanted = new Map(); // what is to be asked next, the latest of each kind
     let shown = null; // the caption in sight, as the server told it
     let path = ""; // of the picture at the gallery's cursor
@@ -47,7 +46,7 @@
         number += 1;
         waiting = {...next, number, since: Date.now()};
         const mine = waiting;
-        same().then((yes) => {
+        gallery().same().then((yes) => {
             if (yes) find("#lora_trainer_captions_ask").click();
             else if (waiting === mine) {
                 waiting = null;
@@ -55,17 +54,6 @@
                 if (!wanted.has(next.kind)) wanted.set(next.kind, next);
             }
         });
-    }
-
-    // After a restart gradio's events have other numbers: a page from before must not press any.
-    function same() {
-        return fetch("app_id", {cache: "no-store"})
-            .then((response) => response.text())
-            .then((name) => {
-                origin = origin || name;
-                return origin === name;
-            })
-            .catch(() => false);
     }
 
     function answered(text) {

@@ -597,6 +597,7 @@
         // What is asked now; the page's event sends it.
         question: () => JSON.stringify(waiting || {}),
         answered,
+        same,
         // What is selected, for an event that must not wait for the text box.
         selected: () => {
             publish();

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from commands import runner
 from dying_files import tree
-from lib_lora_trainer.cli import dataset, program
 from lib_lora_trainer.dataset.journal import Journal
 from tool_cases import animation, names, noise, picture
 
@@ -33,22 +31,7 @@ bucket_step = 8
 @pytest.fixture
 def main(monkeypatch, capsys):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        dataset.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        status = program.main(["dataset", *map(str, arguments)])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "dataset")
 
 
 @pytest.fixture

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-
 import pytest
 
 pytest.importorskip("imagehash")
 
 import likeness_cases as cases
+from commands import runner
 from dying_files import tree
 from lib_lora_trainer.app import dataset_tools, duplicate_jobs
 from lib_lora_trainer.app.dataset_tools import Request
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.base.events import Finished, Phase
-from lib_lora_trainer.cli import dataset, program
 from lib_lora_trainer.dataset import looks
 from lib_lora_trainer.dataset.duplicates import Found
 from tool_cases import applied, names, settings, undo
@@ -26,22 +22,7 @@ from tool_cases import applied, names, settings, undo
 @pytest.fixture
 def main(monkeypatch, capsys):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        dataset.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        status = program.main(["dataset", *map(str, arguments)])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "dataset")
 
 
 @pytest.fixture

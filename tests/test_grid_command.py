@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from commands import runner
 from grid_cases import toy_host, write_adapter
-from lib_lora_trainer.cli import grid, program
 from lib_lora_trainer.demo.run import CHECKPOINT
 
 SETTINGS = 'prompt = "1girl"\nsteps = 1\nguidance = 1.0\nwidth = 64\nheight = 64\nsampler = "Euler"\n'
@@ -35,23 +33,7 @@ def adapters(tmp_path_factory):
 def main(monkeypatch, capsys, tmp_path):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        grid.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        fixed = ["--checkpoint", CHECKPOINT, "--device", "cpu", "--out", tmp_path / "grid"]
-        status = program.main(["grid", *map(str, (*fixed, *arguments))])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "grid", "--checkpoint", CHECKPOINT, "--device", "cpu", "--out", tmp_path / "grid")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -13,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import runner
 from dying_files import tree
 from lib_lora_trainer import installer
 from lib_lora_trainer.app import dataset_tools, mask_packages, masking
 from lib_lora_trainer.app.dataset_tools import Request
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, DataError, UserError
-from lib_lora_trainer.cli import dataset, program
 from lib_lora_trainer.dataset.buckets import Bucket, Placement
 from lib_lora_trainer.dataset.masks import load_mask
 from lib_lora_trainer.dataset.scan import scan
@@ -238,19 +236,7 @@ def test_a_model_that_cannot_be_fetched_says_where_it_belongs(monkeypatch, rembg
 
 @pytest.fixture
 def main(monkeypatch, capsys):
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        dataset.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def command(*arguments):
-        status = program.main(["dataset", *map(str, arguments)])
-        said = capsys.readouterr()
-        return status, said.out.splitlines(), said.err
-
-    return command
+    return runner(monkeypatch, capsys, "dataset")
 
 
 def test_the_command_makes_masks_and_takes_them_back(root, tmp_path, rembg, main):
@@ -259,8 +245,7 @@ def test_the_command_makes_masks_and_takes_them_back(root, tmp_path, rembg, main
     assert status == 1 and "silueta (44 MB" in said and "--install" in said and tree(tmp_path) == before
     status, lines, _ = main("mask", root, "--masks", masks, "--install", "--model", "silueta")
     assert status == 0 and lines[0].startswith("note: Needs the model silueta") and rembg.sessions == ["silueta"]
-    status, lines, _ = main("mask", root, "--masks", masks, "--generate", "--model", "silueta", "--json")
-    events = [json.loads(line) for line in lines]
+    status, events, _ = main("mask", root, "--masks", masks, "--generate", "--model", "silueta", "--json")
     assert status == 0 and events[-1]["reason"] == "done" and names(masks) == {"a/one.png", "two.png"}
     assert main("undo", root)[0] == 0 and names(masks) == set()
     status, lines, _ = main("mask", root, "--masks", masks, "--generate", "--model", "silueta", "--dry-run")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-
 import numpy as np
 import pytest
 
+from commands import runner
 from dying_files import tree
 from lib_lora_trainer.app import prune_jobs
 from lib_lora_trainer.app.dataset_tools import Request
@@ -19,7 +16,7 @@ from lib_lora_trainer.base.events import Finished
 from lib_lora_trainer.base.files import sha256
 from lib_lora_trainer.captions.prune import switched
 from lib_lora_trainer.captions.prune_values import Trained, Trigger
-from lib_lora_trainer.cli import captions_triggers, program
+from lib_lora_trainer.cli import captions_triggers
 from lib_lora_trainer.config.data import CaptionConfig
 from lib_lora_trainer.dataset.journal import FOLDER
 from lib_lora_trainer.demo.run import CHECKPOINT
@@ -32,23 +29,7 @@ from tool_cases import applied, names, picture, settings, undo
 @pytest.fixture
 def main(monkeypatch, capsys):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        parts = made.add_subparsers(required=True).add_parser("captions").add_subparsers(required=True)
-        captions_triggers.add(parts)
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        status = program.main(["captions", *map(str, arguments)])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "captions")
 
 
 @pytest.fixture

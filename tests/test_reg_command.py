@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 
 import pytest
 import torch
 
+from commands import runner
 from lib_lora_trainer.base import codec
-from lib_lora_trainer.cli import program, reg
+from lib_lora_trainer.cli import reg
 from lib_lora_trainer.config.regularization import RegularizationConfig
 from lib_lora_trainer.demo.run import CHECKPOINT
 from reg_cases import config, contents, dataset
@@ -30,23 +29,8 @@ def place(tmp_path):
 def main(monkeypatch, capsys, place):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        reg.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        fixed = [place / "run.toml", "--checkpoint", CHECKPOINT, "--device", "cpu", "--out", place / "reg"]
-        status = program.main(["reg", *map(str, (*fixed, *arguments))])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    settings = (place / "run.toml", "--checkpoint", CHECKPOINT, "--device", "cpu", "--out", place / "reg")
+    return runner(monkeypatch, capsys, "reg", *settings)
 
 
 def test_a_dry_run_lists_captions_and_makes_nothing(main, place):

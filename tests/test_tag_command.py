@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 
 import pytest
 from PIL import Image
 
+from commands import runner
 from fake_hub import Hub, serving
-from lib_lora_trainer.cli import program, tag
 from lib_lora_trainer.tagging.models import CATALOGUE
 from onnx_models import tagger
 
@@ -20,24 +18,9 @@ NAME = "wd-vit-tagger-v3"
 @pytest.fixture
 def main(monkeypatch, capsys, tmp_path):
     """Run the command line and return its exit status, lines and errors; JSON lines are read."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def parser():
-        made = argparse.ArgumentParser(prog="lib_lora_trainer")
-        tag.add(made.add_subparsers(required=True))
-        return made
-
-    monkeypatch.setattr(program, "_parser", parser)
-
-    def run(*arguments):
-        status = program.main(["tag", *map(str, arguments)])
-        said = capsys.readouterr()
-        lines = said.out.splitlines()
-        return status, [json.loads(line) for line in lines] if "--json" in arguments else lines, said.err
-
-    return run
+    return runner(monkeypatch, capsys, "tag")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lib_lora_trainer.captions.cleaning.propose import RULES
 from lib_lora_trainer.captions.cleaning.values import CleanOptions, CleanProposal
 from lib_lora_trainer.captions.edits import EDITS
 from lib_lora_trainer.cli import captions_triggers, speech
+from lib_lora_trainer.cli.arguments import folder_command
 from lib_lora_trainer.cli.dataset_speech import apply, ended, follow
 from lib_lora_trainer.cli.training import interruptible
 
@@ -30,35 +31,26 @@ def add(commands: Any) -> None:
     """Add the command `captions`, with a command for each thing to do, to a parser's commands."""
     text = "look at a dataset's captions, and change them so that everything can be undone"
     parts = commands.add_parser("captions", help=text, description=text).add_subparsers(required=True, metavar="ACTION")
-    stats = _command(parts, "stats", _stats, "say how often each tag occurs, and with which others")
+    stats = folder_command(parts, "stats", _stats, "say how often each tag occurs, and with which others")
     stats.add_argument("--with", dest="beside", metavar="TAG", default="", help="only what occurs together with this")
     _add_selection(stats)
     text = "change captions: add, remove, replace, move or sort tags, and more"
     kinds = parts.add_parser("edit", help=text, description=text).add_subparsers(required=True, metavar="EDIT")
     for name, edit in EDITS.items():
-        command = _command(kinds, name, _edit, edit.title)
+        command = folder_command(kinds, name, _edit, edit.title)
         command.set_defaults(edit=name)
         _add_fields(command, edit.options)
         _add_changing(command)
-    clean = _command(parts, "clean", _clean, f"propose and do clean-up: {', '.join(RULES.values()).lower()}")
+    clean = folder_command(parts, "clean", _clean, f"propose and do clean-up: {', '.join(RULES.values()).lower()}")
     _add_fields(clean, CleanOptions)
     clean.add_argument("--on", action="append", default=[], metavar="TEXT", help="switch a proposal on, as it is told")
     clean.add_argument("--off", action="append", default=[], metavar="TEXT", help="switch a proposal off")
     _add_changing(clean)
     for name, about in (("undo", "take the latest change back"), ("redo", "do again what was taken back last")):
-        back = _command(parts, name, _back, about)
+        back = folder_command(parts, name, _back, about)
         back.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
         back.set_defaults(direction=name)
     captions_triggers.add(parts)
-
-
-def _command(parts: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text)
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="the dataset's folder")
-    command.add_argument("--config", type=Path, metavar="CONFIG.toml", help="settings of which FOLDER is a source")
-    command.add_argument("--json", action="store_true", help="one JSON object a line")
-    command.set_defaults(run=run)
-    return command
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:

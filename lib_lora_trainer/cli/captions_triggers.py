@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +16,7 @@ from lib_lora_trainer.captions import outfit
 from lib_lora_trainer.captions.prune_values import KINDS, RIGIDITIES, Kind, Rigidity, TagProposal, Trained, Trigger
 from lib_lora_trainer.captions.triggers import advice
 from lib_lora_trainer.cli import speech
+from lib_lora_trainer.cli.arguments import folder_command
 from lib_lora_trainer.cli.dataset_speech import apply, ended, follow, heard
 from lib_lora_trainer.cli.speech import DONE, MISTAKES, STOPPED
 from lib_lora_trainer.cli.training import host_of, interruptible
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def add(parts: Any) -> None:
     """Add `prune`, `triggers`, `check` and `probe` to the commands about captions."""
-    prune = _command(parts, "prune", _prune, "let triggers swallow the tags that they stand for")
+    prune = folder_command(parts, "prune", _prune, "let triggers swallow the tags that they stand for")
     prune.add_argument(
         "--trigger", action="append", default=[], metavar="WORD=KIND",
         help=f"a trigger and what it stands for: {', '.join(KINDS)}; repeated for several",
@@ -44,7 +45,7 @@ def add(parts: Any) -> None:
     prune.add_argument("--on", action="append", default=[], metavar="TAG", help="switch a proposal on")
     prune.add_argument("--off", action="append", default=[], metavar="TAG", help="switch a proposal off")
     prune.add_argument("--no-scores", action="store_true", help="do not look at what taggers said")
-    insert = _command(parts, "triggers", _triggers, "put triggers first in every caption")
+    insert = folder_command(parts, "triggers", _triggers, "put triggers first in every caption")
     insert.add_argument("--trigger", action="append", default=[], metavar="WORD", help="repeated for several, in order")
     insert.add_argument(
         "--outfit",
@@ -57,19 +58,10 @@ def add(parts: Any) -> None:
         command.add_argument(
             "--concept", action="append", default=[], metavar="DIR", help="only this folder, from the dataset's own on"
         )
-    check = _command(parts, "check", _check, "say which triggers cannot be told apart")
+    check = folder_command(parts, "check", _check, "say which triggers cannot be told apart")
     check.add_argument("--trigger", action="append", default=[], metavar="WORD", help="else the config's")
     check.add_argument("--misc", type=Path, metavar="DIR", help="say what the pictures of another folder would settle")
     _add_probe(parts)
-
-
-def _command(parts: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text)
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="the dataset's folder")
-    command.add_argument("--config", type=Path, metavar="CONFIG.toml", help="settings of which FOLDER is a source")
-    command.add_argument("--json", action="store_true", help="one JSON object a line")
-    command.set_defaults(run=run)
-    return command
 
 
 PROBING = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.base.events import Note
 from lib_lora_trainer.base.setting import Setting
+from lib_lora_trainer.cli.arguments import folder_command
 from lib_lora_trainer.cli.dataset_speech import apply, ended, follow, heard
 from lib_lora_trainer.cli.speech import DONE, STOPPED
 from lib_lora_trainer.cli.training import interruptible
@@ -78,13 +79,10 @@ def add(commands: Any) -> None:
 
 
 def _command(parts: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text)
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="the dataset's folder")
-    command.add_argument("--config", type=Path, metavar="CONFIG.toml", help="settings of which FOLDER is a source")
+    command = folder_command(parts, name, run, text)
     command.add_argument("--masks", default="", metavar="DIR", help="the masks' folder, where there is no config")
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    command.add_argument("--json", action="store_true", help="one JSON object a line")
-    command.set_defaults(run=run, training_resolution=None, trigger=[])
+    command.set_defaults(training_resolution=None, trigger=[])
     return command
 
 

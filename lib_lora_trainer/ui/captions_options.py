@@ -9,11 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora_trainer.base.errors import ConfigError, Problem
+from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.ui import components, entry
 from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.fields import Field, Kind, element
-from lib_lora_trainer.ui.relevance import css_text
 
 _KINDS: dict[str, Kind] = {"bool": "switch", "int": "whole", "float": "number", "str": "text"}
 
@@ -67,23 +66,3 @@ def chosen(fields: Sequence[Field], kind: type, entered: Sequence[Any], **more: 
             raise ConfigError(f"{field.label}: {error}.") from error
         values[field.path.rpartition(".")[2]] = taken
     return kind(**values, **more)
-
-
-def beside(fields: Sequence[Field], problems: Sequence[Problem]) -> str:
-    """Return a style sheet that puts each problem under the option it names; the text is written in escapes only."""
-    rules = ""
-    for field in fields:
-        own = field.path.rpartition(".")[2]
-        texts = [
-            f"{problem.message} {problem.fix}".strip()
-            for problem in problems
-            if problem.where.partition("[")[0] == own and problem.severity == "error"
-        ]
-        if texts:
-            where = f"#{element(field.path)}"
-            rules += (
-                f"{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
-                f'{where}::after{{content:"{css_text(" ".join(texts))}"!important;display:block;padding:.25em .2em;'
-                "font-size:var(--text-sm);color:var(--error-text-color)!important}"
-            )
-    return f"<style>{rules}</style>" if rules else ""

@@ -13,19 +13,17 @@ import gradio as gr
 from lib_lora_trainer.app import dataset_tools
 from lib_lora_trainer.app.dataset_tools import Draft
 from lib_lora_trainer.base.control import Control
-from lib_lora_trainer.base.errors import ConfigError, Problem, ProblemsFound, TrainerError
+from lib_lora_trainer.base.errors import ConfigError, ProblemsFound, TrainerError
 from lib_lora_trainer.base.events import Finished, Note
-from lib_lora_trainer.ui import captions_files, captions_options, captions_show, findings
+from lib_lora_trainer.ui import captions_files, captions_show, findings
 from lib_lora_trainer.ui.captions_bench import Previewed
 from lib_lora_trainer.ui.captions_form import CaptionsTab
 from lib_lora_trainer.ui.fields import Field
 from lib_lora_trainer.ui.page import Updates
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
-from lib_lora_trainer.ui.tools_panel import progress_html
+from lib_lora_trainer.ui.tools_panel import error_html, progress_html, said_html, tellings
 from lib_lora_trainer.ui.tools_work import Work, Works
-
-TELLS = 0.25  # seconds between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -159,13 +157,8 @@ class Workbench:
         }
 
     def watched(self, work: Work) -> Iterator[Updates]:
-        """Yield how far a job is until it ends."""
-        shown = ""
-        while not work.ended.wait(TELLS):
-            now = progress_html(work)
-            if now != shown:
-                shown = now
-                yield {self.bench.progress: now}
+        """Return how far a job is, until it ends."""
+        return ({self.bench.progress: html} for html in tellings(work))
 
     def cleared(self) -> Updates:
         """Return the updates that take a preview away."""
@@ -194,10 +187,7 @@ class Workbench:
 
     def told(self, work: Work) -> Updates:
         """Return what a job said."""
-        text = findings.listed([Problem(note.severity, "", note.text) for note in work.notes])
-        if work.stopped:
-            text = findings.notice(["Cancelled. No caption was changed."]) + text
-        return {self.bench.said: text}
+        return {self.bench.said: said_html(work, "Cancelled. No caption was changed.")}
 
     def failed(self, error: Exception, fields: Sequence[Field]) -> Updates:
         """Return what went wrong, beside the options it is about where it names them."""
@@ -205,10 +195,9 @@ class Workbench:
         if isinstance(error, ProblemsFound):
             return {
                 bench.said: findings.listed(error.problems),
-                bench.beside: captions_options.beside(fields, error.problems),
+                bench.beside: findings.beside_options(fields, error.problems),
             }
-        text = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
-        return {bench.said: findings.notice([text], "error")}
+        return {bench.said: error_html(error)}
 
     def leafed(self, made: Leaf) -> Updates:
         """Return the updates that show one page of a preview."""

@@ -7,6 +7,7 @@ from html import escape
 
 from lib_lora_trainer.base.errors import Problem, ProblemsFound
 from lib_lora_trainer.ui import bind, fields
+from lib_lora_trainer.ui.fields import Field
 from lib_lora_trainer.ui.relevance import css_text
 
 _SIGNS = {"error": "✕", "warning": "!", "note": "i"}
@@ -62,6 +63,26 @@ def beside_fields(problems: Sequence[Problem]) -> str:
             marked += [fields.element(field.path)] if field else []
     names = f'<span id="lora_trainer_marked" data-marked="{" ".join(dict.fromkeys(marked))}"></span>'
     return f"<style>{rules}</style>{names}" if rules else ""
+
+
+def beside_options(options: Sequence[Field], problems: Sequence[Problem]) -> str:
+    """Return a style sheet that puts each problem under the option it names; the text is written in escapes only."""
+    rules = ""
+    for field in options:
+        own = field.path.rpartition(".")[2]
+        texts = [
+            f"{problem.message} {problem.fix}".strip()
+            for problem in problems
+            if problem.where.partition("[")[0] == own and problem.severity == "error"
+        ]
+        if texts:
+            where = f"#{fields.element(field.path)}"
+            rules += (
+                f"{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
+                f'{where}::after{{content:"{css_text(" ".join(texts))}"!important;display:block;padding:.25em .2em;'
+                "font-size:var(--text-sm);color:var(--error-text-color)!important}"
+            )
+    return f"<style>{rules}</style>" if rules else ""
 
 
 def figures(pairs: Sequence[tuple[str, str]]) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora_trainer.base.errors import ConfigError, Problem
+from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.dataset.tools.options import OPTIONS
 from lib_lora_trainer.ui import components, entry
 from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.fields import Field, Kind, element
-from lib_lora_trainer.ui.relevance import css_text
 
 
 @dataclass(frozen=True)
@@ -121,23 +120,3 @@ def _value(field: Field, raw: Any) -> Any:
     if field.kind == "words" and field.about.choices:
         return tuple(raw or ())
     return entry.from_form(field, raw)
-
-
-def beside(name: str, problems: Sequence[Problem]) -> str:
-    """Return a style sheet that puts each problem under the option it names; the text is written in escapes only."""
-    rules = ""
-    for field in option_fields(name):
-        own = field.path.rpartition(".")[2]
-        texts = [
-            f"{problem.message} {problem.fix}".strip()
-            for problem in problems
-            if problem.where.partition("[")[0] == own and problem.severity == "error"
-        ]
-        if texts:
-            where = f"#{element(field.path)}"
-            rules += (
-                f"{where}{{outline:1px solid var(--error-border-color);outline-offset:2px}}"
-                f'{where}::after{{content:"{css_text(" ".join(texts))}"!important;display:block;padding:.25em .2em;'
-                "font-size:var(--text-sm);color:var(--error-text-color)!important}"
-            )
-    return f"<style>{rules}</style>" if rules else ""

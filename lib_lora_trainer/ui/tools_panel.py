@@ -151,13 +151,8 @@ class Panel:
         return self.works.start(session.project, title, job)
 
     def watched(self, work: Work) -> Iterator[Updates]:
-        """Yield how far a job is until it ends."""
-        shown = ""
-        while not work.ended.wait(TELLS):
-            now = progress_html(work)
-            if now != shown:
-                shown = now
-                yield {self.tools.progress: now}
+        """Return how far a job is, until it ends."""
+        return ({self.tools.progress: html} for html in tellings(work))
 
     def busy(self, work: Work) -> Updates:
         """Return the updates for the time that a job takes."""
@@ -178,11 +173,7 @@ class Panel:
 
     def told(self, work: Work) -> Updates:
         """Return what a job said."""
-        problems = [Problem(note.severity, "", note.text) for note in work.notes]
-        text = findings.listed(problems)
-        if work.stopped:
-            text = findings.notice(["Cancelled. No file was changed."]) + text
-        return {self.tools.said: text}
+        return {self.tools.said: said_html(work, "Cancelled. No file was changed.")}
 
     def failed(self, error: Exception, tool: str = "") -> Updates:
         """Return what went wrong, beside the options it is about where it names them."""
@@ -190,10 +181,9 @@ class Panel:
         if isinstance(error, ProblemsFound):
             return {
                 tools.said: findings.listed(error.problems),
-                tools.beside: tools_catalog.beside(tool, error.problems),
+                tools.beside: findings.beside_options(tools_catalog.option_fields(tool), error.problems),
             }
-        text = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
-        return {tools.said: findings.notice([text], "error")}
+        return {tools.said: error_html(error)}
 
     def leafed(self, work: Work) -> Updates:
         """Return the updates that show one page of a preview; none when it was called off."""
@@ -251,6 +241,28 @@ class Panel:
             ),
             tools.history: history_html(history(root)),
         }
+
+
+def tellings(work: Work) -> Iterator[str]:
+    """Yield how far a job is whenever that changes, until it ends."""
+    shown = ""
+    while not work.ended.wait(TELLS):
+        now = progress_html(work)
+        if now != shown:
+            shown = now
+            yield now
+
+
+def said_html(work: Work, cancelled: str) -> str:
+    """Return what a job said, behind `cancelled` where it was called off."""
+    text = findings.listed([Problem(note.severity, "", note.text) for note in work.notes])
+    return findings.notice([cancelled]) + text if work.stopped else text
+
+
+def error_html(error: Exception) -> str:
+    """Return what went wrong, with its kind where it was not the user's mistake."""
+    text = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+    return findings.notice([text], "error")
 
 
 def progress_html(work: Work) -> str:
