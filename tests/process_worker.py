@@ -15,6 +15,8 @@ from lib_lora_trainer.config import run
 from lib_lora_trainer.train.processes import joined
 from tiny_host import TinyHost
 
+TASKS = Path("/proc/self/task")
+
 
 def main(config: Path, out: Path, stop_after: int) -> None:
     torch.set_num_threads(1)
@@ -25,6 +27,10 @@ def main(config: Path, out: Path, stop_after: int) -> None:
                 sys.stdout.write(f"{event.step} {event.loss!r}\n")
                 if event.step == stop_after:
                     control.ask("pause")
+    # A thread of the group that is alive when Python ends can abort the process, after all work is done.
+    left = [name for name in (task.read_text(encoding="utf-8") for task in TASKS.glob("*/comm")) if "gloo" in name]
+    if left:
+        raise SystemExit(f"threads of the closed group are alive: {left}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -106,6 +107,10 @@ def joined() -> Iterator[None]:
         from accelerate import PartialState
     except ImportError as error:
         raise UserError(f"Training in several processes needs accelerate ({error}): pip install accelerate.") from error
+    # The functions of this module keep the group that is open when it is first imported as their default argument, and
+    # optimizers import it (through torch._dynamo). A group kept so outlives destroy_process_group, and its threads abort
+    # the process when Python ends: so it is imported while there is none (test_processes.py).
+    importlib.import_module("torch.distributed.nn.functional")
     PartialState()
     try:
         yield
