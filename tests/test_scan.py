@@ -440,6 +440,12 @@ def test_all_lines_count_joined_by_a_space(tmp_path):
     assert read_caption(tmp_path / "a.txt")[0] == "A girl in the rain. She  smiles, softly"
 
 
+def test_a_long_caption_is_read_to_its_end(tmp_path):
+    text = ", ".join(f"tag {number}" for number in range(20_000))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    assert read_caption(tmp_path / "a.txt") == (text, "utf-8")
+
+
 def test_progress_counts_every_picture(tmp_path):
     for name in ("a.png", "sub/b.png"):
         picture(tmp_path / name)

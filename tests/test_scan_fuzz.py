@@ -7,16 +7,18 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.dataset import endings, formats, readings
 from lib_lora_trainer.dataset.entries import is_folder, printable
-from lib_lora_trainer.dataset.formats import DECODER_ERRORS, FORMATS, OTHER_PICTURES, readable_extensions
+from lib_lora_trainer.dataset.formats import DECODER_ERRORS, FORMATS, OTHER_PICTURES, inspect, readable_extensions
 from lib_lora_trainer.dataset.pixels import open_upright
 from lib_lora_trainer.dataset.scan import scan
 
@@ -125,6 +127,62 @@ def test_damaged_files_never_stop_a_scan(files, other):
                 assert open_upright(item.path).size == (item.width, item.height)
 
 
+def told(path):
+    """Return what is in a picture, or the class and words of the error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return inspect(path, "headers")
+        except DECODER_ERRORS as error:
+            return type(error), str(error)
+
+
+@given(st.one_of(damaged_files(), st.sampled_from(REAL)), st.integers(1, 700), st.binary(max_size=2000))
+@settings(max_examples=200)
+def test_a_head_of_any_length_tells_what_the_whole_file_tells(file, head, more):
+    """Where the part read first ends, within the headers or behind them, changes nothing that is found."""
+    name, data = file
+    with folder() as root, pytest.MonkeyPatch.context() as patch:
+        path = root / f"a{WRITTEN[name]}"
+        path.write_bytes(data + more)
+        patch.setattr(endings, "HEAD", head)
+        found = told(path)
+        patch.setattr(formats, "_in_head", lambda ends: None)
+        assert told(path) == found
+
+
+def test_headers_longer_than_the_head_are_read_from_the_file(monkeypatch):
+    """A preview in the EXIF data, a long colour profile, many parameters: more than is read at first."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "x" * 40_000
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "x" * 90_000)
+    kinds = {"a.jpg": {"exif": exif}, "b.jpg": {"icc_profile": bytes(150_000)}, "c.png": {"pnginfo": text}, "d.png": {}}
+    from_head, seen = formats._in_head, []
+    monkeypatch.setattr(formats, "_in_head", lambda ends: seen.append(from_head(ends)) or seen[-1])
+    with folder() as root:
+        for name, options in kinds.items():
+            Image.fromarray(np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)).save(
+                root / name, **options
+            )
+        found = [inspect(root / name, "headers") for name in kinds]
+    assert [(facts.width, facts.height) for facts in found] == [(90, 120), (120, 90), (120, 90), (120, 90)]
+    assert [facts is None for facts in seen] == [True, True, True, False]
+    assert not any(facts.decoded for facts in found)
+
+
+def test_files_that_only_end_alike_are_no_copies():
+    """Of pictures whose fingerprints are the same, the whole content decides."""
+    with folder() as root:
+        for number, colour in enumerate((1, 2, 1)):
+            pixels = np.zeros((64, 64, 3), np.uint8)
+            pixels[-1] = colour  # a BMP begins with the bottom row
+            Image.fromarray(pixels).save(root / f"{number}.bmp")
+        assert len({inspect(path, "headers").fingerprint for path in root.iterdir()}) == 1
+        problems = [problem.message for problem in look(root, "headers").problems if "same content" in problem.message]
+    assert problems == ["1 picture has the same content and caption as another and count again: 2.bmp = 0.bmp."]
+
+
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 200
 )
@@ -214,8 +272,6 @@ def test_any_caption_is_text_or_a_named_problem(data):
 
 @pytest.mark.parametrize("depth", ["headers", "whole"])
 def test_what_progress_raises_ends_the_scan_at_once(tmp_path, depth, monkeypatch):
-    from lib_lora_trainer.dataset import readings
-
     class CalledOff(Exception):
         pass
 
@@ -234,6 +290,28 @@ def test_what_progress_raises_ends_the_scan_at_once(tmp_path, depth, monkeypatch
         scan(DataConfig(sources=(SourceConfig(str(tmp_path)),), resolution=64), (), progress, depth)
     assert seen == [(done, 600) for done in range(1, 6)]
     assert len(read) < 600
+
+
+@pytest.mark.parametrize(
+    ("waits", "threaded"),
+    [([0.0] * 29 + [2.0] * 3, False), ([0.0] * 12 + [0.002] * 20, True), ([0.0009] * 32, False)],
+    ids=["a busy processor", "a slow disk", "a fast disk"],
+)
+def test_threads_read_headers_only_where_most_files_are_waited_for(monkeypatch, waits, threaded):
+    clock, left = [0.0], iter(waits)
+    timers = SimpleNamespace(perf_counter=lambda: clock[0], thread_time=lambda: 0.0)
+    monkeypatch.setattr(readings, "time", timers)
+    handed, paths = [], [Path(f"{number}.png") for number in range(100)]
+    monkeypatch.setattr(
+        readings.threads, "in_order", lambda read, rest, together: handed.extend(rest) or map(read, rest)
+    )
+
+    def read(path):
+        clock[0] += next(left, 0)
+        return path
+
+    assert list(readings._in_order(read, paths, "headers")) == paths
+    assert handed == (paths[32:] if threaded else [])
 
 
 def test_every_error_a_decoder_may_raise_is_expected():

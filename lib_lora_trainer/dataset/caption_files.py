@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import locale
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError
-from lib_lora_trainer.dataset.entries import is_file
+from lib_lora_trainer.dataset.entries import READ_ONLY, is_file
 from lib_lora_trainer.dataset.faces import without_face
 
 _MARKS = (
@@ -19,8 +20,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKED = frozenset(mark[:1] for mark, _ in _MARKS)
 _FULL_WIDTH = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uff01-\uff5e]")
 _HALF_WIDTH_KANA = re.compile("[\uff61-\uff9f]")
+_PART = 65_536  # bytes read at once
 UNICODE_ENCODINGS = frozenset({"utf-8", "utf-8-sig", "utf-16", "utf-32"})
 
 
@@ -39,7 +42,7 @@ def find_caption(image: Path, extensions: Sequence[str]) -> Path | None:
     return None
 
 
-def read_caption(path: Path, separator: str = " ") -> tuple[str, str]:
+def read_caption(path: Path | str, separator: str = " ") -> tuple[str, str]:
     """Return a caption file's text and the encoding it was read in.
 
     The whole file counts; its lines, stripped, are joined by `separator` (sd-scripts uses the first line only).
@@ -49,22 +52,38 @@ def read_caption(path: Path, separator: str = " ") -> tuple[str, str]:
     Raises DataError naming the file when it is unreadable or no text.
     """
     try:
-        data = path.read_bytes()
+        data = _content(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}. Check the file's permissions.") from error
     for encoding in _candidates(data):
         text = _decoded(data, encoding)
         if text is not None:
-            return separator.join(line.strip() for line in text.splitlines() if line.strip()), encoding
+            return separator.join([line for line in map(str.strip, text.splitlines()) if line]), encoding
     raise DataError(f"{path}: is no text in any known encoding. Save it as UTF-8, or remove it.")
 
 
-def _candidates(data: bytes) -> tuple[str, ...]:
-    for mark, encoding in _MARKS:
-        if data.startswith(mark):
-            return (encoding,)
-    own = codecs.lookup(locale.getpreferredencoding(False)).name
-    return tuple(dict.fromkeys(("utf-8", own, "cp932", "cp1252")))
+def _content(path: Path | str) -> bytes:
+    """Return a file's bytes, without Python's file objects, which cost more than reading so little. Raises OSError."""
+    handle = os.open(path, READ_ONLY)
+    try:
+        parts = []
+        while part := os.read(handle, _PART):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def _candidates(data: bytes) -> Iterator[str]:
+    """Yield the encodings to try, in order."""
+    if data[:1] in _MARKED:
+        for mark, encoding in _MARKS:
+            if data.startswith(mark):
+                yield encoding
+                return
+    yield "utf-8"
+    own = codecs.lookup(locale.getpreferredencoding(False)).name  # asked for only where UTF-8 fails
+    yield from dict.fromkeys(encoding for encoding in (own, "cp932", "cp1252") if encoding != "utf-8")
 
 
 def _decoded(data: bytes, encoding: str) -> str | None:

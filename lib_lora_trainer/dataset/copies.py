@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
 from lib_lora_trainer.dataset.digests import ContentDigests
+from lib_lora_trainer.dataset.endings import fingerprint, read_ends
 from lib_lora_trainer.dataset.entries import printable
 from lib_lora_trainer.dataset.findings import SHOWN
 from lib_lora_trainer.dataset.items import Item
 
-_END = 1024
 
-
-def same_content(paths: Sequence[Path], pause: Callable[[], None] = lambda: None) -> tuple[tuple[Path, ...], ...]:
+def same_content(
+    paths: Sequence[Path], pause: Callable[[], None] = lambda: None, fingerprints: Sequence[int] | None = None
+) -> tuple[tuple[Path, ...], ...]:
     """Return the groups of files with equal content, each in the order given.
 
     Only files of equal length and with equal ends are read as a whole. pause: called before each; what it raises ends
     the search. Files that cannot be read belong to no group.
+    fingerprints: `endings.fingerprint` of each file, if a scan has them; they spare looking at the files' ends again.
     """
-    by_length = _alike(paths, lambda path: path.stat().st_size)
-    by_end = [group for alike in by_length for group in _alike(alike, _end)]
+    if fingerprints is None:
+        by_length = _alike(_about(paths, lambda path: path.stat().st_size))
+        by_end = [
+            group for alike in by_length for group in _alike(_about(alike, lambda path: fingerprint(read_ends(path))))
+        ]
+    else:
+        by_end = _alike(zip(paths, fingerprints, strict=True))
     digests = ContentDigests()
     groups: dict[str, list[Path]] = defaultdict(list)
     for alike in by_end:
@@ -36,34 +42,36 @@ def same_content(paths: Sequence[Path], pause: Callable[[], None] = lambda: None
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def _alike(paths: Sequence[Path], about: Callable[[Path], Hashable]) -> list[list[Path]]:
-    """Return the groups of at least two files of which something is the same."""
-    groups: dict[Hashable, list[Path]] = defaultdict(list)
+def _about(paths: Iterable[Path], about: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Yield each file with what `about` tells of it."""
     for path in paths:
         try:
-            groups[about(path)].append(path)
+            yield path, about(path)
         except OSError:  # gone since it was found; whoever opens it next says so
             continue
+
+
+def _alike(files: Iterable[tuple[Path, int]]) -> list[list[Path]]:
+    """Return the groups of at least two files of which the same is told."""
+    groups: dict[int, list[Path]] = defaultdict(list)
+    for path, told in files:
+        groups[told].append(path)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _end(path: Path) -> bytes:
-    """Return a file's last bytes: checksums and the end of the compressed pixels, which hardly two pictures share."""
-    with path.open("rb", buffering=0) as stream:
-        stream.seek(-min(_END, stream.seek(0, os.SEEK_END)), os.SEEK_END)
-        return stream.read(_END)
-
-
-def about_copies(items: Sequence[Item], pause: Callable[[], None] = lambda: None) -> list[Problem]:
-    """Return what is to be said about pictures that are there several times.
+def about_copies(
+    items: Sequence[Item], pause: Callable[[], None] = lambda: None, fingerprints: Sequence[int] | None = None
+) -> list[Problem]:
+    """Return what is to be said about pictures that are there several times; pause, fingerprints: as in `same_content`.
 
     With the same caption they only weigh more, which a warning says; with captions of their own they may be meant, as
     where one picture teaches two things, and a note says it.
     """
-    by_path = {item.path: item for item in items}
+    groups = same_content([item.path for item in items], pause, fingerprints)
+    by_path = {item.path: item for item in items} if groups else {}
     same: list[tuple[Path, Path]] = []
     other: list[tuple[Path, Path]] = []
-    for group in same_content(list(by_path), pause):
+    for group in groups:
         first = by_path[group[0]]
         for path in group[1:]:
             known = (same if by_path[path].caption == first.caption else other, (path, first.path))

@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+"""How `os.open` opens a file for its bytes: Windows would translate line ends otherwise."""
+
+
+def identity(about: os.stat_result) -> tuple[int, ...]:
+    """Return what a file keeps while it is not changed: device, number, bytes, and times of change in nanoseconds."""
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
 
 def is_file(path: Path) -> bool:
     """Return whether a path leads to a regular file; False where it cannot be known (denied, a link to itself)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, methodcaller
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
@@ -21,7 +22,7 @@ class Folder:
 
     repeats: of its pictures, the factor in its `multiply.txt` included; at most three decimals.
     identity: its real path, equal for every way that leads to it; name: as shown, from the source's own name on.
-    texts: the caption files directly in it.
+    texts: the caption files directly in it, by their names.
     """
 
     path: Path
@@ -29,7 +30,7 @@ class Folder:
     name: str
     repeats: float
     pictures: tuple[Path, ...]
-    texts: tuple[Path, ...]
+    texts: Mapping[str, Path] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _walk(
         try:
             with os.scandir(folder) as found:
                 # Links last, so that a folder counts where it really is.
-                entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
+                entries = sorted(sorted(found, key=attrgetter("name")), key=methodcaller("is_symlink"))
         except OSError as error:
             text = f"cannot be read: {error.strerror or error}."
             notes.explained = True
@@ -164,7 +165,7 @@ def _named(folder: Path, inherited: int, notes: _Notes) -> int:
 
 def _factor(folder: Path, pictures: Sequence[Path], entries: Iterable[os.DirEntry[str]], notes: _Notes) -> float:
     """Return the factor in a folder's `multiply.txt`, 1 without one or when it is unusable, which is then an error."""
-    for entry in entries:
+    for entry in [entry for entry in entries if entry.name.lower() == MULTIPLY_FILE]:
         if _multiplies(entry.name, pictures) and entry_is_file(entry):
             try:
                 return factor_in_file(folder / entry.name)
@@ -183,36 +184,39 @@ def _multiplies(name: str, pictures: Sequence[Path]) -> bool:
 
 def _sorted_out(
     folder: Path, entries: Iterable[os.DirEntry[str]], texts: Sequence[str], notes: _Notes
-) -> tuple[list[Path], tuple[Path, ...], tuple[Path, ...]]:
+) -> tuple[list[Path], tuple[Path, ...], dict[str, Path]]:
     """Return a folder's subfolders, pictures and caption files."""
     readable = readable_extensions()
     subfolders: list[Path] = []
     pictures: list[Path] = []
-    captions: list[Path] = []
+    captions: dict[str, Path] = {}
     for entry in entries:
-        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 a path for each name would cost more
-        if entry.name.startswith("._") or entry.name == "__MACOSX":
-            notes.litter += 1
-        elif entry.name.startswith("."):
-            continue
+        name = entry.name
+        _, dot, end = name.rpartition(".")
+        extension = dot + end.lower()
+        if name.startswith(".") or name == "__MACOSX":
+            notes.litter += not name.startswith(".") or name.startswith("._")
         elif entry_is_folder(entry):
-            subfolders.append(folder / entry.name)
-        elif extension in FORMATS or extension in OTHER_PICTURES:
-            path = folder / entry.name
+            subfolders.append(folder / name)
+        elif dot and (extension in FORMATS or extension in OTHER_PICTURES):
+            path = folder / name
             if _usable_name(path, entry, notes):
                 (pictures if extension in readable else notes.foreign).append(path)
             else:
                 notes.explained = True
-        elif extension in texts and entry_is_file(entry):
-            captions.append(folder / entry.name)
-    captions = [path for path in captions if not _multiplies(path.name, pictures)]
-    return subfolders, tuple(pictures), tuple(captions)
+        elif dot and extension in texts and entry_is_file(entry):
+            captions[name] = folder / name
+    for name in [name for name in captions if name.lower() == MULTIPLY_FILE]:
+        if _multiplies(name, pictures):
+            del captions[name]
+    return subfolders, tuple(pictures), captions
 
 
 def _usable_name(path: Path, entry: os.DirEntry[str], notes: _Notes) -> bool:
     """Tell whether a file can be opened for what it is; otherwise it is left out and said."""
-    where = printable(path)
-    if where != str(path):
+    name = str(path)
+    where = name if name.isascii() else printable(name)
+    if where != name:
         text, fix = "its name is not valid Unicode; it is left out.", "Rename the file or folder."
     elif entry_is_file(entry):
         return True

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import io
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageMode, UnidentifiedImageError
 
 from lib_lora_trainer.base.errors import Problem
-from lib_lora_trainer.dataset.endings import ends_well
+from lib_lora_trainer.dataset.endings import Ends, ends_well, fingerprint, read_ends
 from lib_lora_trainer.dataset.entries import printable
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -67,11 +67,13 @@ Depth = Literal["headers", "whole"]
 """How much of a picture is read: its headers and its end, or all of it, decoded."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What is in a picture: its upright size in pixels, its format by content, and what is special about it.
 
     transparent: None where only the headers were read and there may be transparent areas.
+    fingerprint: what files of equal content have in common, and hardly any others (`endings.fingerprint`).
+    identity: what its file has as long as it stays as it was when this was read (`entries.identity`).
+    decoded: whether it was decoded to its end, so that nothing in it can fail later.
     """
 
     width: int
@@ -82,35 +84,43 @@ class Facts:
     cmyk: bool
     deep: bool
     exif_unreadable: bool
+    fingerprint: int
+    identity: tuple[int, ...]
+    decoded: bool
 
 
 class StrictDecoding:
-    """While at least one block is open, Pillow raises on truncated files; then the host's own setting returns."""
+    """While at least one block is open, Pillow raises on truncated files; then the host's own setting returns.
+
+    Blocks of several threads may overlap.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
         self._before = False
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Open a block; blocks of several threads may overlap."""
+    def __call__(self) -> StrictDecoding:
+        """Return what opens a block in a `with` statement."""
+        return self
+
+    def __enter__(self) -> None:
         with self._lock:
             if self._open == 0:
                 self._before = bool(ImageFile.LOAD_TRUNCATED_IMAGES)
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
             self._open += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open -= 1
-                if self._open == 0:
-                    ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
 
 
 strict_decoding = StrictDecoding()
 _one_at_a_time = threading.Lock()
+_FRONT_TO_BACK = {b"\x89PN": "PNG", b"\xff\xd8\xff": "JPEG"}  # how files begin whose headers Pillow reads so
 
 
 @functools.cache
@@ -173,38 +183,65 @@ def inspect(path: Path, depth: Depth = "whole") -> Facts:
     depth: `whole` decodes it to its end, so that nothing in it can fail later. `headers` reads the headers and decodes
     only a picture that does not end as its format must: a file that was cut off is found, damage inside is not.
     """
+    ends = read_ends(path)
+    if depth == "headers":
+        facts = _in_head(ends)
+        if facts is not None:
+            return facts
     with opened(path) as image:
-        width, height = image.size
-        # Of the formats read here PNG alone has 16 bits per channel; a BMP's 16 bits are those of all channels.
-        deep = image.mode.startswith("I") or (image.format == "PNG" and any(";16" in str(t[3]) for t in image.tile))
-        # A phone's JPEG may carry further pictures (MPO: depth, HDR gain); its first one is the photograph.
-        animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-        whole = depth == "whole" or not ends_well(image)
-        if whole:
-            with _one_at_a_time if width * height > LARGE else nullcontext():
-                # Smaller output from the same bit stream: a break in it is found all the same, several times faster.
-                image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
-                image.load()
-                transparent: bool | None = has_transparency(image)
-        else:
-            transparent = None if _may_be_transparent(image) else False
-        turn = orientation(image)
-        if turn is not None and turn >= 5:
-            width, height = height, width
-        return Facts(
-            width=width,
-            height=height,
-            format=image.format or "",
-            animated=animated,
-            transparent=transparent,
-            cmyk=image.mode == "CMYK",
-            deep=deep,
-            exif_unreadable=turn is None,
-        )
+        return _facts(image, ends, depth == "whole" or not ends_well(image.format or "", ends))
 
 
-def _may_be_transparent(image: Image.Image) -> bool:
-    return "transparency" in image.info or not {"A", "a"}.isdisjoint(image.getbands())
+def _in_head(ends: Ends) -> Facts | None:
+    """Return what is in a picture whose headers are all in its file's head; None when only the whole file tells.
+
+    Pillow reads the head from memory, which spares it a file object and most of its waiting. PNG and JPEG, whose
+    headers it reads from front to back: as long as it has not reached the end of the head, all is as in the file.
+    """
+    # From the list that `Image.open` chooses from, which takes a tenth of the whole time for that.
+    reader, _ = Image.OPEN.get(_FRONT_TO_BACK.get(ends.head[:3], ""), (None, None))
+    if reader is None:
+        return None
+    try:
+        with strict_decoding(), io.BytesIO(ends.head) as stream:
+            image = reader(stream, "")
+            if stream.tell() >= len(ends.head) < ends.length or not ends_well(image.format or "", ends):
+                return None
+            facts = _facts(image, ends, False)
+    except DECODER_ERRORS:  # whether it is the picture's fault or the head's end, the whole file shows
+        return None
+    # The first two may have been sought anywhere in the file; about large ones Pillow has something to say.
+    limit = MAXIMUM_PIXELS if Image.MAX_IMAGE_PIXELS is None else min(MAXIMUM_PIXELS, Image.MAX_IMAGE_PIXELS)
+    odd = facts.animated or facts.format == "MPO" or facts.width * facts.height > limit
+    return None if odd else facts
+
+
+def _facts(image: Image.Image, ends: Ends, decode: bool) -> Facts:
+    """Return what is in an opened picture, which is decoded to its end if wanted. Raises one of DECODER_ERRORS."""
+    width, height = image.size
+    format_, mode = image.format or "", image.mode
+    # Of the formats read here PNG alone has 16 bits per channel; a BMP's 16 bits are those of all channels.
+    deep = mode.startswith("I") or (format_ == "PNG" and any(";16" in str(tile[3]) for tile in image.tile))
+    # A phone's JPEG may carry further pictures (MPO: depth, HDR gain); its first one is the photograph.
+    animated = format_ not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
+    if decode:
+        with _one_at_a_time if width * height > LARGE else nullcontext():
+            # Smaller output from the same bit stream: a break in it is found all the same, several times faster.
+            image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
+            image.load()
+            transparent: bool | None = has_transparency(image)
+    else:
+        transparent = None if _has_alpha(mode) or "transparency" in image.info else False
+    turn = orientation(image)
+    if turn is not None and turn >= 5:
+        width, height = height, width
+    cmyk, unreadable, mark = image.mode == "CMYK", turn is None, fingerprint(ends)
+    return Facts(width, height, format_, animated, transparent, cmyk, deep, unreadable, mark, ends.identity, decode)
+
+
+@functools.cache
+def _has_alpha(mode: str) -> bool:
+    return not {"A", "a"}.isdisjoint(ImageMode.getmode(mode).bands)
 
 
 def explain(path: Path, error: Exception) -> Problem:

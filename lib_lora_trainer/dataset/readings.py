@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import Problem
 from lib_lora_trainer.dataset import threads
+from lib_lora_trainer.dataset.entries import identity
 from lib_lora_trainer.dataset.formats import DECODER_ERRORS, Depth, Facts, explain, inspect
 
 Progress = Callable[[int, int], None]
@@ -20,9 +24,7 @@ SETTLED = 2.0
 """Seconds for which a file must have been left alone: within the clock's steps (2 s on FAT) a change may not show."""
 
 SAMPLE, WAITING = 32, 0.001
-"""Pictures whose headers are read before it is decided about threads, and seconds of waiting for each that want them."""
-
-_Identity = tuple[int, ...]
+"""Pictures whose headers are read before it is decided about threads, and seconds that most of them waited if so."""
 
 
 class Readings:
@@ -30,17 +32,15 @@ class Readings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[_Identity, bool, Facts]] = {}
+        self._known: dict[str, Facts] = {}
 
     def of(self, path: Path, depth: Depth) -> Facts | Problem:
         """Return what is in a picture, or why it is left out."""
         name = str(path)
         try:
-            about = path.stat()
-            identity = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
             known = self._known.get(name)
-            if known is not None and known[0] == identity and (known[1] or depth == "headers"):
-                return known[2]
+            if known is not None and (known.decoded or depth == "headers") and known.identity == _identity(name):
+                return known
             facts = inspect(path, depth)
         except DECODER_ERRORS as error:
             problem = explain(path, error)
@@ -48,56 +48,65 @@ class Readings:
         if facts.animated:
             fix = "Save the frame you want as a picture of its own."
             return Problem("warning", name, "is animated and is left out.", fix)
-        if time.time() - max(about.st_mtime, about.st_ctime) > SETTLED:
-            self._keep(name, (identity, depth == "whole", facts))
+        if time.time() - max(facts.identity[-2:]) / 1e9 > SETTLED:
+            self._keep(name, facts)
         return facts
 
-    def _keep(self, name: str, reading: tuple[_Identity, bool, Facts]) -> None:
+    def _keep(self, name: str, facts: Facts) -> None:
         with self._lock:
             self._known.pop(name, None)
-            self._known[name] = reading
+            self._known[name] = facts
             while len(self._known) > KEPT:
                 del self._known[next(iter(self._known))]
+
+
+def _identity(name: str) -> tuple[int, ...]:
+    return identity(os.stat(name))  # noqa: PTH116 the method of Path costs half as much again
 
 
 _readings = Readings()
 
 
 def read_all(paths: Sequence[Path], depth: Depth, progress: Progress | None) -> dict[Path, Facts | Problem]:
-    """Return what is in each picture, or why it is left out.
+    """Return what is in each picture, or why it is left out; progress: as in `read_each`."""
+    return dict(zip(paths, read_each(paths, depth, progress), strict=True))
+
+
+def read_each(paths: Sequence[Path], depth: Depth, progress: Progress | None) -> list[Facts | Problem]:
+    """Return what is in each picture, or why it is left out, in the order of the paths.
 
     progress: called in this thread with (pictures read, pictures in all) after each; what it raises ends the reading.
     """
-
-    def read(path: Path) -> Facts | Problem:
-        return _readings.of(path, depth)
-
-    results: dict[Path, Facts | Problem] = {}
-    with closing(_read_each(read, paths, depth)) as found:
-        for done, (path, result) in enumerate(zip(paths, found, strict=True), start=1):
-            results[path] = result
+    read = partial(_readings.of, depth=depth)
+    results: list[Facts | Problem] = []
+    with closing(_in_order(read, paths, depth)) as found:
+        for done, result in enumerate(found, start=1):
+            results.append(result)
             if progress is not None:
                 progress(done, len(paths))
     return results
 
 
-def _read_each(
+def _in_order(
     read: Callable[[Path], Facts | Problem], paths: Sequence[Path], depth: Depth
 ) -> Generator[Facts | Problem, None, None]:
     """Yield what is in each picture, in threads where that is faster.
 
     Decoding lets other threads run. Headers are read by Python itself, which does not: threads help only while a disk
     or a network folder is waited for, and cost as much again where the system has the files in memory. So the first
-    pictures are read in this thread, and how long each of them was waited for decides about the others.
+    pictures are read in this thread, and how long each of them was waited for decides about the others. The median of
+    them: on a busy machine a few wait for the processor, and long.
     """
     if depth == "whole":
         yield from threads.in_order(read, paths, together=4)
         return
-    begun, worked = time.perf_counter(), time.thread_time()
+    waits = []
     for path in paths[:SAMPLE]:
-        yield read(path)
-    waited = (time.perf_counter() - begun) - (time.thread_time() - worked)
-    if waited > WAITING * len(paths[:SAMPLE]):
+        begun, worked = time.perf_counter(), time.thread_time()
+        result = read(path)
+        waits.append((time.perf_counter() - begun) - (time.thread_time() - worked))
+        yield result
+    if waits and statistics.median(waits) > WAITING:
         yield from threads.in_order(read, paths[SAMPLE:], together=32)
     else:
         yield from map(read, paths[SAMPLE:])

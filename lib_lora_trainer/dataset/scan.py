@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import DataError, Problem
@@ -18,7 +19,7 @@ from lib_lora_trainer.dataset.formats import Depth, Facts
 from lib_lora_trainer.dataset.items import Concept, Item, Scan
 from lib_lora_trainer.dataset.levels import about_level
 from lib_lora_trainer.dataset.masks import find_masks, masks_folder
-from lib_lora_trainer.dataset.readings import Progress, read_all
+from lib_lora_trainer.dataset.readings import Progress, read_each
 from lib_lora_trainer.dataset.repeats import words_in_name
 
 
@@ -56,6 +57,7 @@ class _Found:
     concepts: list[Concept] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
+    fingerprints: list[int] = field(default_factory=list)  # of the items, in their order
 
 
 def scan(
@@ -92,14 +94,15 @@ def scan(
     for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
         found.problems += about_level(source, folders, roots, _where(index))
     paths = [path for folders in chosen for folder in folders for path in folder.pictures]
-    results = read_all(paths, depth, progress)
+    results = iter(read_each(paths, depth, progress))
     for index, (source, folders) in enumerate(zip(data.sources, chosen, strict=True)):
         lines = "\n" if data.caption.wildcards else " "
-        _add_source(_Source(source, index, extensions, ", ".join(triggers), lines), folders, results, found)
+        read = [(folder, list(islice(results, len(folder.pictures)))) for folder in folders]
+        _add_source(_Source(source, index, extensions, ", ".join(triggers), lines), read, found)
     found.problems += [*findings.about_sizes(found.items, data), *findings.about_faces(found.items, data)]
     found.problems += face_problems(data)
     if name_copies:
-        found.problems += copies.about_copies(found.items, _pause(progress, len(paths)))
+        found.problems += copies.about_copies(found.items, _pause(progress, len(paths)), found.fingerprints)
     found.problems += _about_nothing(found)
     return Scan(
         items=tuple(sorted(found.items, key=lambda item: item.path.as_posix())),
@@ -158,87 +161,83 @@ def _each_once(listings: Sequence[Listing], found: _Found) -> list[list[Folder]]
     return chosen
 
 
-def _add_source(
-    source: _Source, folders: Sequence[Folder], results: Mapping[Path, Facts | Problem], found: _Found
-) -> None:
-    """Add the items, concepts and problems of one source to what was found."""
+def _add_source(source: _Source, read: Sequence[tuple[Folder, Sequence[Facts | Problem]]], found: _Found) -> None:
+    """Add the items, concepts and problems of one source to what was found; read: what is in each folder's pictures."""
     usable: list[tuple[Path, Facts]] = []
-    for folder in folders:
-        for path in folder.pictures:
-            result = results[path]
+    for folder, results in read:
+        for path, result in zip(folder.pictures, results, strict=True):
             if isinstance(result, Problem):
                 found.problems.append(result)
                 found.skipped.append(path)
             else:
                 usable.append((path, result))
-    sizes = [(path, facts.width, facts.height) for path, facts in usable]
-    masks, problems = find_masks(source.config, sizes, f"data.sources[{source.index}].masks")
-    found.problems += problems
+    masks: dict[Path, Path] = {}
+    if masks_folder(source.config) is not None:
+        sizes = [(path, facts.width, facts.height) for path, facts in usable]
+        masks, problems = find_masks(source.config, sizes, f"data.sources[{source.index}].masks")
+        found.problems += problems
     lacking: dict[str, tuple[list[Path], list[Path]]] = {}
-    for folder in folders:
-        _add_folder(source, folder, results, masks, found, lacking)
+    orphans: list[Path] = []
+    for folder, results in read:
+        orphans += _orphans(folder, _add_folder(source, folder, results, masks, found, lacking))
     found.problems += findings.about_pictures(usable, source.where)
     found.problems += findings.about_opacity(usable, source.config, f"data.sources[{source.index}].alpha_masks")
     for fallback, paths in lacking.items():
         found.problems += findings.about_captions(paths, fallback, len(usable), source.where)
-    found.problems += findings.about_orphans(_orphans(folders), source.where)
+    found.problems += findings.about_orphans(orphans, source.where)
 
 
 def _add_folder(
     source: _Source,
     folder: Folder,
-    results: Mapping[Path, Facts | Problem],
+    results: Sequence[Facts | Problem],
     masks: Mapping[Path, Path],
     found: _Found,
     lacking: dict[str, tuple[list[Path], list[Path]]],
-) -> None:
-    """Add one folder's items and its concept; lacking: pictures without caption file and text, by their fallback."""
+) -> set[str]:
+    """Add one folder's items and its concept, and return the names of the caption files in use.
+
+    lacking: pictures without caption file and text, by their fallback.
+    """
     name = _unused_name(folder.name, found.concepts)
-    texts = {text.name: text for text in folder.texts}
     fallback, regularization = source.fallback(folder), source.config.regularization
-    before = len(found.items)
-    for path in folder.pictures:
-        facts = results[path]
+    before, in_use = len(found.items), set[str]()
+    inside = os.path.join(folder.path, "")  # noqa: PTH118 with the separator; as text, which paths are slow to become
+    for path, facts in zip(folder.pictures, results, strict=True):
         if isinstance(facts, Problem):
             continue
         # The usual caption is in the listing already; asking the file system is for the unusual ones.
-        usual = texts.get(path.stem + source.extensions[0]) if source.extensions else None
-        file, text = _caption(usual or find_caption(path, source.extensions), source, found)
+        usual = path.stem + source.extensions[0] if source.extensions else ""
+        file, place = folder.texts.get(usual), f"{inside}{usual}"
+        if file is None:
+            file = find_caption(path, source.extensions)
+            usual, place = (file.name, str(file)) if file is not None else ("", "")
+        in_use.add(usual)
+        text = None if file is None else _caption(place, source, found)
         if not text and (file is None or text is not None):
             lacking.setdefault(fallback, ([], []))[0 if file is None else 1].append(path)
-        found.items.append(
-            Item(
-                path=path,
-                concept=name,
-                repeats=folder.repeats,
-                width=facts.width,
-                height=facts.height,
-                caption=text or fallback,
-                caption_file=file,
-                source=source.index,
-                regularization=regularization,
-                mask=masks.get(path),
-            )
-        )
+        mask = masks.get(path) if masks else None  # a path is slow to look up
+        size, text = (facts.width, facts.height), text or fallback
+        found.items.append(Item(path, name, folder.repeats, *size, text, file, source.index, regularization, mask))
+        found.fingerprints.append(facts.fingerprint)
     if len(found.items) > before:
         images = len(found.items) - before
         found.concepts.append(Concept(name, folder.path, folder.repeats, images, source.index, regularization))
+    return in_use
 
 
-def _caption(file: Path | None, source: _Source, found: _Found) -> tuple[Path | None, str | None]:
-    """Return a caption file and its text; the text is None when the file cannot be read."""
-    if file is None:
-        return None, None
+def _caption(file: str, source: _Source, found: _Found) -> str | None:
+    """Return the text of a caption file; None when it cannot be read, which becomes a problem."""
     try:
         text, encoding = read_caption(file, source.lines)
     except DataError as error:
         message = str(error).removeprefix(f"{file}: ")
-        found.problems.append(Problem("error", str(file), message, "Correct or remove the caption file."))
-        return file, None
+        found.problems.append(Problem("error", file, message, "Correct or remove the caption file."))
+        return None
     if encoding not in UNICODE_ENCODINGS:
         message = f"is not UTF-8 and was read as {encoding}: {text[:80]!r}."
-        found.problems.append(Problem("warning", str(file), message, "Check the text and save it as UTF-8."))
-    return file, text
+        found.problems.append(Problem("warning", file, message, "Check the text and save it as UTF-8."))
+    return text
 
 
 def _unused_name(name: str, concepts: Sequence[Concept]) -> str:
@@ -250,10 +249,11 @@ def _unused_name(name: str, concepts: Sequence[Concept]) -> str:
     return candidate
 
 
-def _orphans(folders: Sequence[Folder]) -> list[Path]:
-    orphans: list[Path] = []
-    for folder in folders:
-        stems = (stem for path in folder.pictures for stem in (path.stem, without_face(path.stem)))
-        taken = {os.path.normcase(stem) for stem in stems}
-        orphans += [text for text in folder.texts if os.path.normcase(text.stem) not in taken]
-    return orphans
+def _orphans(folder: Folder, in_use: Collection[str]) -> list[Path]:
+    """Return the caption files that belong to no picture of a folder, not even to one that is left out."""
+    others = [text for name, text in folder.texts.items() if name not in in_use]
+    if not others:  # as it should be, and no names need comparing
+        return []
+    stems = (stem for path in folder.pictures for stem in (path.stem, without_face(path.stem)))
+    taken = {os.path.normcase(stem) for stem in stems}
+    return [text for text in others if os.path.normcase(text.stem) not in taken]
