@@ -118,9 +118,7 @@ def _wire_look(page: Page, captions: CaptionsTab, bench: Workbench, home: tag_jo
     captions.folder.input(**event)
 
     def taggers(names: list[str] | None, own: str | None) -> Updates:
-        found = captions_tagging.looked(tagging, captions_tagging.wanted(names, own), home)
-        found.pop(tagging.taggers)  # being chosen right now
-        return found
+        return captions_tagging.looked(tagging, captions_tagging.wanted(names, own), home)
 
     chosen = [tagging.taggers, tagging.own]
     outputs = {tagging.needed, tagging.download, bench.bench.said, bench.bench.beside}

@@ -56,7 +56,7 @@ class CleaningForm:
 def layout() -> CleaningForm:
     """Make the components."""
     with fold("Clean up", "captions_clean"):
-        with gr.Column(elem_classes="lora-trainer-form"), gr.Group():
+        with gr.Group(elem_classes="lora-trainer-form"):
             options = captions_options.laid_out(FIELDS)
         propose = button("Propose", "clean_propose", variant="primary")
         proposals = gr.HTML(elem_id="lora_trainer_clean_proposals")

@@ -45,7 +45,7 @@ def layout() -> EditsForm:
         )  # fmt: skip
         for name in EDITS:
             fields = fields_of(name)
-            with gr.Column(visible=name == next(iter(EDITS)), elem_classes="lora-trainer-form") as column, gr.Group():
+            with gr.Column(visible=name == next(iter(EDITS))) as column, gr.Group(elem_classes="lora-trainer-form"):
                 options[name] = captions_options.laid_out(fields)
                 if not fields:
                     gr.HTML("<p>Needs no settings.</p>")

@@ -53,7 +53,7 @@ def layout() -> ProbeForm:
             label="Stand for", placeholder="with commas between", max_lines=1, elem_id="lora_trainer_probe_wanted",
             info="Tags that they may draw already, since they are to stand for them.",
         )  # fmt: skip
-        with gr.Column(elem_classes="lora-trainer-form"), gr.Group():
+        with gr.Group(elem_classes="lora-trainer-form"):
             sampler = gr.Dropdown(
                 label="Sampler", choices=[ProbeOptions().sampler], value=ProbeOptions().sampler,
                 elem_id="lora_trainer_probe_sampler", elem_classes=["lora-trainer-setting"],

@@ -42,14 +42,14 @@ class TaggingForm:
     @property
     def known(self) -> set[Any]:
         """What a look at the taggers may update."""
-        return {self.taggers, self.needed, self.download}
+        return {self.needed, self.download}
 
 
 def layout() -> TaggingForm:
     """Make the components."""
     with fold("Tag pictures", "captions_tagging", is_open=True):
         taggers = gr.Dropdown(
-            label="Taggers", choices=[(_name(model), model.name) for model in CATALOGUE], value=list(DEFAULT),
+            label="Taggers", choices=[model.name for model in CATALOGUE], value=list(DEFAULT),
             multiselect=True, elem_id="lora_trainer_captions_taggers",
             info="They look at the pictures and name what they see. Several are combined as chosen below.",
         )  # fmt: skip
@@ -59,11 +59,10 @@ def layout() -> TaggingForm:
         )  # fmt: skip
         needed = gr.HTML(elem_id="lora_trainer_captions_needed")
         download = button("Download", "captions_download", visible=False)
-        with gr.Column(elem_classes="lora-trainer-form"), gr.Group():
+        with gr.Group(elem_classes="lora-trainer-form"):
             first = captions_options.laid_out(FIRST)
-        with fold("More tagging options", "captions_tagging_more"):  # noqa: SIM117 - a fold is no group
-            with gr.Column(elem_classes="lora-trainer-form"), gr.Group():
-                more = captions_options.laid_out(MORE)
+        with fold("More tagging options", "captions_tagging_more"), gr.Group(elem_classes="lora-trainer-form"):
+            more = captions_options.laid_out(MORE)
         preview = button("Preview", "captions_tagging_preview", variant="primary")
     return TaggingForm(plain(taggers), plain(own), needed, download, [*first, *more], preview)
 
@@ -87,13 +86,10 @@ def absent(names: Sequence[str], place: tag_jobs.Place) -> tuple[Model, ...]:
 
 def looked(form: TaggingForm, names: Sequence[str], place: tag_jobs.Place) -> dict[Any, Any]:
     """Return what the form says of taggers: which lie on this machine, what a download would take."""
-    there = {model.name for model, found in tag_jobs.catalogue(place) if found is not None}
-    choices = [(_name(model, model.name in there), model.name) for model in CATALOGUE]
-    updates: dict[Any, Any] = {form.taggers: gr.update(choices=choices)}
     try:
         missing = absent(names, place)
     except TrainerError as error:
-        return {**updates, form.needed: findings.notice([str(error)], "error"), form.download: gr.update(visible=False)}
+        return {form.needed: findings.notice([str(error)], "error"), form.download: gr.update(visible=False)}
     size = f"{sum(model.megabytes for model in missing)} MB"
     lines = "".join(
         f"<li><b>{escape(model.name)}</b> <small>huggingface.co/{escape(model.repository)} · about {model.megabytes} MB"
@@ -102,15 +98,22 @@ def looked(form: TaggingForm, names: Sequence[str], place: tag_jobs.Place) -> di
     )
     text = f"<p>Has to be downloaded first, into {escape(str(place.home))}:</p><ul>{lines}</ul>" if missing else ""
     return {
-        **updates,
-        form.needed: text,
+        form.needed: text + _about(place),
         form.download: gr.update(visible=bool(missing), value=f"Download about {size}"),
     }
 
 
-def _name(model: Model, there: bool | None = None) -> str:
-    state = {True: " · on this machine", False: f" · {model.megabytes} MB to download", None: ""}[there]
-    return f"{model.name} · from {model.general:g}{state}"
+def _about(place: tag_jobs.Place) -> str:
+    """Return what the list of taggers leaves out: which are here, and from which score on each is usually believed."""
+    rows = "".join(
+        f"<tr><th>{escape(model.name)}</th><td>{model.general:g}</td>"
+        f"<td>{f'{model.megabytes} MB' if found is None else 'on this machine'}</td></tr>"
+        for model, found in tag_jobs.catalogue(place)
+    )
+    return (
+        "<details><summary>The taggers in this list</summary><table class='lora-trainer-table'><thead><tr>"
+        f"<th>Tagger</th><th>Usual threshold</th><th>Download</th></tr></thead><tbody>{rows}</tbody></table></details>"
+    )
 
 
 def fields() -> tuple[Field, ...]:

@@ -142,7 +142,7 @@ def _options() -> dict[str, Any]:
         fields = tools_catalog.option_fields(offer.name)
         if not fields and offer.name != "upscale":
             continue
-        with gr.Column(visible=offer.name == OFFERS[0].name, elem_classes="lora-trainer-form") as column, gr.Group():
+        with gr.Column(visible=offer.name == OFFERS[0].name) as column, gr.Group(elem_classes="lora-trainer-form"):
             options[offer.name] = [tools_catalog.option(each) for each in fields]
             if offer.name == "upscale":
                 upscaler = gr.Dropdown(
