@@ -28,12 +28,12 @@ PROJECT = "sd-webui-lora-trainer"
 SUPPORTED = ((3, 11), (3, 10), (3, 12))
 PIP_ARGUMENTS = "LORA_TRAINER_PIP_ARGS"
 TRAINING = ("demo", "serve", "plan", "train", "find-rate", "recipes", "settings", "import")
-FORWARDED = (*TRAINING, "dataset", "tag", "captions", "reg", "bake", "grid", "pick")
+FORWARDED = (*TRAINING, "dataset", "tag", "captions", "reg", "bake", "grid", "pick", "blocks")
 USAGE = f"""usage: python run.py COMMAND [options]
 
   demo [--no-ui] [--out DIR]   train on the bundled toy world, then serve the tab in a browser
   serve [options]              serve the tab without a WebUI
-  plan | train | find-rate | reg | grid CONFIG.toml ... | recipes | settings | import | bake FILE | pick RUNDIR
+  plan | train | find-rate | reg | grid CONFIG.toml ... | recipes | settings | import | bake FILE | pick | blocks RUNDIR
   dataset | captions TOOL FOLDER ... | tag FOLDER    look at a dataset, and change it so that all can be undone
   test [pytest options]        lint, types and tests; setup: only make the environment for them
 

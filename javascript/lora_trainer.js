@@ -93,9 +93,10 @@
 
     function mark(data) {
         const buttons = page().querySelectorAll("#lora_trainer_steps > .tab-nav > button");
-        ["dataset", "captions", "train", "runs"].forEach((step, index) => {
-            const button = buttons[index];
-            if (button && button.dataset.mark !== data[step]) button.dataset.mark = data[step];
+        const bodies = page().querySelectorAll("#lora_trainer_steps > .tabitem");
+        buttons.forEach((button, index) => {
+            const now = (bodies[index] && data[bodies[index].id.replace("lora_trainer_step_", "")]) || "";
+            if (button.dataset.mark !== now) button.dataset.mark = now;
         });
     }
 
@@ -153,11 +154,15 @@
         now.split(" ").filter(Boolean).forEach((id) => find("#" + id) && uncover(find("#" + id)));
     }
 
-    function goTo(element) {
-        const body = element.closest("#lora_trainer_steps > .tabitem");
-        const bodies = Array.from(page().querySelectorAll("#lora_trainer_steps > .tabitem"));
-        const button = page().querySelectorAll("#lora_trainer_steps > .tab-nav > button")[bodies.indexOf(body)];
+    // Show the body of a row of tabs as a click on its name does.
+    function turnTo(row, body) {
+        const bodies = Array.from(page().querySelectorAll(row + " > .tabitem"));
+        const button = page().querySelectorAll(row + " > .tab-nav > button")[bodies.indexOf(body)];
         if (button) button.click();
+    }
+
+    function goTo(element) {
+        turnTo("#lora_trainer_steps", element.closest("#lora_trainer_steps > .tabitem"));
         uncover(element);
         setTimeout(() => {
             element.scrollIntoView({behavior: "smooth", block: "center"});
@@ -256,18 +261,46 @@
         if (button) button.click();
     }
 
+    // Fill in txt2img's prompt and let its Lora list show the new files.
+    function prompted(text) {
+        const prompt = find("#txt2img_prompt textarea");
+        if (!text || !prompt) return false;
+        enter(prompt, text);
+        const list = find("#txt2img_lora_extra_refresh_internal");
+        if (list) list.dispatchEvent(new Event("click"));
+        return true;
+    }
+
     window.loraTrainer = {
         // What this browser had open last, and the folder its form shows; asked for when the page is opened.
         remembered: (folder) => [null, localStorage.getItem(STORE) || "", folder],
 
-        // Fill in the prompt, let the Lora list show the new file, and go there.
+        // Fill in the prompt, or everything that an image was made with, and go there. text: JSON, {prompt} or {infotext}.
         toTxt2img: (text) => {
-            const prompt = find("#txt2img_prompt textarea");
-            if (!text || !prompt) return;
-            enter(prompt, JSON.parse(text).prompt);
-            const list = find("#txt2img_lora_extra_refresh_internal");
-            if (list) list.dispatchEvent(new Event("click"));
+            const wanted = text ? JSON.parse(text) : {};
+            if (wanted.infotext) window.loraTrainer.infotextToTxt2img(wanted.infotext);
+            else if (prompted(wanted.prompt)) openTab("txt2img");
+        },
+
+        // Have txt2img read an image's parameters from its prompt box, as its own button ↙ does, and go there.
+        infotextToTxt2img: (text) => {
+            if (!prompted(text)) return;
             openTab("txt2img");
+            const paste = find("#txt2img_tools #paste");
+            if (paste) setTimeout(() => paste.click(), 100); // gradio takes over what was entered a moment later
+        },
+
+        // Open the Evaluate step on a run; "" for the one that the live panel shows.
+        evaluate: (run) => {
+            enter(find("#lora_trainer_evaluate_wanted textarea, #lora_trainer_evaluate_wanted input"), run || "live");
+            setTimeout(() => turnTo("#lora_trainer_steps", find("#lora_trainer_step_evaluate")), 100);
+        },
+
+        // Show a panel of the Evaluate step: pick, grid, blocks or bake.
+        evaluatePanel: (name) => {
+            turnTo("#lora_trainer_evaluate_panels", find("#lora_trainer_evaluate_" + name));
+            const panels = find("#lora_trainer_evaluate_panels");
+            if (panels) panels.scrollIntoView({behavior: "smooth", block: "start"});
         },
 
         download: () => {
@@ -307,6 +340,12 @@
         if (image) enlarge(image);
         const head = event.target.closest && event.target.closest(".lora-trainer-fold-head");
         if (head) toggleFold(head);
+        const made = event.target.closest && event.target.closest("#lora_trainer_root [data-to-txt2img]");
+        if (made) window.loraTrainer.infotextToTxt2img(made.dataset.toTxt2img);
+        const run = event.target.closest && event.target.closest("#lora_trainer_root [data-evaluate]");
+        if (run) window.loraTrainer.evaluate(run.dataset.evaluate);
+        const cell = event.target.closest && event.target.closest("#lora_trainer_root [data-pick-cell]");
+        if (cell) enter(find("#lora_trainer_pick_cell textarea, #lora_trainer_pick_cell input"), cell.dataset.pickCell);
         const step = event.target.closest && event.target.closest("#lora_trainer_steps > .tab-nav > button");
         if (step) setTimeout(look, 50);
     });
@@ -320,6 +359,8 @@
         if (state) mark(state.dataset);
         restoreFolds();
         uncoverMarked();
+        const root = find("#lora_trainer_root"); // on its own the page has no txt2img, and no buttons that lead there
+        if (root && !root.dataset.txt2img && find("#txt2img_prompt")) root.dataset.txt2img = "1";
     }).observe(document.documentElement, {childList: true, subtree: true}); // the WebUI runs this before there is a body
     setInterval(look, 300);
 })();

@@ -34,7 +34,8 @@ class Step:
         self.works, self.refreshed = Works(), 0
         self.values: dict[int, Any] = {}
         with gr.Blocks(analytics_enabled=False) as self.blocks:
-            page, captions = tab._layout(self.place)
+            page = tab._layout(self.place)
+            captions = page.captions
             captions_actions.wire(
                 self.place, page, captions, page.dataset.gallery.selection, self._refresh, self.works
             )

@@ -39,8 +39,9 @@ _STATES = {"made": "there already", "missing": "missing", "changed": "made other
 class Request:
     """What images are made for, and where. config: the run that they are for; folder: where they go.
 
-    only: names of images, or of their pictures, that this is about, with * and ?; none: all. reroll: those that are to
-    be made with another seed; nothing else is made then. found: a scan of `reg_images.training_part`; made if absent.
+    only: names of images, or of their pictures, that this is about, with * and ?; none: all. A whole name of an image
+    means that one alone. reroll: those that are to be made with another seed; nothing else is made then. found: a scan
+    of `reg_images.training_part`; made if absent.
     """
 
     config: RunConfig
@@ -56,7 +57,8 @@ class Draft:
     """What there is and what would be made.
 
     standing: of each image that has a caption; left_out: those that have none. todo: names of the images to make.
-    bytes: that these take on the disk, estimated. numbers: how often an epoch is to show each image, by folder.
+    bytes: that these take on the disk, estimated. numbers: how often an epoch is to show each image, by folder. found:
+    the scan that it was made from.
     """
 
     standing: tuple[Standing, ...]
@@ -65,6 +67,7 @@ class Draft:
     bytes: int
     numbers: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    found: Scan | None = field(default=None, repr=False, compare=False)
 
     @property
     def to_make(self) -> tuple[Standing, ...]:
@@ -154,7 +157,7 @@ def draft(host: Host, request: Request, control: Control) -> Iterator[Event | Dr
     )
     numbers = {name: times for name, (_, _, times) in reg_images.weights(found, wanted).items()}
     left_out = tuple(image for image in images if not image.caption or min(image.size) < _SMALLEST)
-    made = Draft(standing, left_out, todo, _bytes(standing, todo), numbers)
+    made = Draft(standing, left_out, todo, _bytes(standing, todo), numbers, found=found)
     other_model = (
         problem
         for problem in rules_training.model(Case(wish.model, request.config, found, 0, 0, frozenset()))
@@ -170,8 +173,10 @@ def _chosen(
 ) -> tuple[frozenset[str], tuple[Problem, ...]]:
     chosen: set[str] = set()
     unknown: list[Problem] = []
+    names = {image.name for image in images}
     for pattern in patterns:
-        found = {image.name for image in images if any(matches(name, pattern) for name in _called(image))}
+        found = {pattern} & names  # a whole name is no pattern, also where the file's name has a * or ? in it
+        found = found or {image.name for image in images if any(matches(name, pattern) for name in _called(image))}
         chosen |= found
         if not found:
             text = f"{pattern!r} is no image here."

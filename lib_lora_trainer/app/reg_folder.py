@@ -7,7 +7,8 @@ a copy to another machine it is known what is missing and what was made otherwis
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -203,6 +204,22 @@ def discard_leftovers(folder: Path) -> None:
 def strangers(folder: Path, images: Sequence[RegImage]) -> tuple[Path, ...]:
     """Return the images in the folder that were made here but belong to no training picture any more."""
     wanted = {folder / f"{image.name}.png" for image in images if image.caption}
-    found = (path for path in sorted(folder.rglob("*.png")) if path not in wanted)
-    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    return tuple(path for path in shown if read_facts(path) is not None)
+    return tuple(path for path in listed(folder) if path not in wanted and read_facts(path) is not None)
+
+
+def listed(folder: Path) -> tuple[Path, ...]:
+    """Return every PNG below a folder in the order of their names, whoever made it; hidden ones are left out."""
+    return tuple(sorted(_walk(folder), key=lambda path: path.relative_to(folder).parts))
+
+
+def holds_any(folder: Path) -> bool:
+    """Tell whether there is any image in a folder; looks no further than the first one."""
+    return next(_walk(folder), None) is not None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.endswith(".png") and not name.startswith("."):
+                yield Path(place, name)

@@ -203,7 +203,7 @@ def image_problems(
     empty = [image for image in images if not image.caption]
     if empty:
         text = f"nothing is left of {len(empty)} captions, so they get no image: {_named(empty)}."
-        fix = "Leave less out, or say in when_empty what they show."
+        fix = "Leave less out, or say what such images show when nothing is left (when_empty)."
         yield Problem("error" if len(empty) == len(images) else "warning", "regularization.remove", text, fix)
     times_named = Counter(image.name.casefold() for image in images)
     twice = [image for image in images if times_named[image.name.casefold()] > 1]
@@ -218,10 +218,11 @@ def image_problems(
     for folder, (concept, count, times) in weights(found, images).items():
         text = f"{count} images stand against {concept.exposures:g} exposures of {concept.name} in an epoch: "
         if times > concept.repeats:
-            fix = f"Raise per_image from {options.per_image}, or leave fewer out."
+            fix = f"Raise the images per picture (per_image) from {options.per_image}, or leave fewer out."
             yield Problem("warning", folder, f"{text}each is shown {times:g} times, more often than a picture.", fix)
         elif times > 1:
-            text += f"each is shown {times:g} times, as often as a picture; per_image up to {concept.repeats:g} adds variety."
+            text += f"each is shown {times:g} times, as often as a picture; "
+            text += f"more images per picture (per_image), up to {concept.repeats:g}, add variety."
             yield Problem("note", folder, text)
     resolutions = {source.resolution for source in training_part(config.data).sources}
     if len(resolutions) > 1:

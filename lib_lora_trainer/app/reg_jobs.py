@@ -25,10 +25,11 @@ from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.dataset.entries import printable
 from lib_lora_trainer.dataset.journal import Journal
 from lib_lora_trainer.dataset.repeats import MULTIPLY_FILE
+from lib_lora_trainer.dataset.tools import operations
 from lib_lora_trainer.hosts.api import Host, Lease, Needs
 from lib_lora_trainer.plan.plan import resolve_precision
 
-__all__ = ["Draft", "Request", "as_source", "draft", "generate", "preview"]
+__all__ = ["Draft", "Request", "as_source", "draft", "generate", "preview", "remove"]
 
 _TIMED = 3  # images after which the rest is estimated: the first one loads and compiles
 
@@ -128,6 +129,35 @@ def _rest(seconds: float, todo: Sequence[Standing], done: int) -> float:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def remove(folder: Path, names: Sequence[str], extensions: Sequence[str], control: Control) -> Iterator[Event]:
+    """Put images with their captions into the folder's holding, as one entry of its journal.
+
+    names: of images, as `RegImage.name`; those that are gone already are passed over. extensions: of caption files, as
+    in the run's settings. Raises DataError for a name outside the folder or when no image is left of those named.
+    """
+    started, root = time.monotonic(), folder.absolute()
+    ending = reg_folder.caption_extension(extensions)
+    changes, count = [], 0
+    for name in dict.fromkeys(names):
+        picture, caption = root / f"{name}.png", root / f"{name}{ending}"
+        if not picture.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{printable(name)}: is not in {printable(root)}. Name images of that folder.")
+        if picture.is_file():
+            count += 1
+            changes += [operations.remove(path) for path in (picture, caption) if path.is_file()]
+    if not count:
+        raise DataError(f"{printable(root)}: none of the {len(names)} images is there any more. Choose others.")
+    text = f"Removed {count} image{'s' if count > 1 else ''}"
+    with Journal(root) as journal, closing(journal.record("reg", text, changes)) as recording:
+        for phase in recording:
+            yield phase
+            if control.wish != "go":
+                recording.close()
+                yield Finished("stopped", 0, (), time.monotonic() - started)
+                return
+    yield Finished("done", count, (), time.monotonic() - started)
 
 
 def as_source(folder: Path, config: RunConfig) -> SourceConfig:

@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora_trainer.base.errors import ProblemsFound, TrainerError
-from lib_lora_trainer.cli import baking, captions, dataset, grid, pick, reg, serving, settings, speech, tag, training
+from lib_lora_trainer.cli import (
+    baking,
+    blocks,
+    captions,
+    dataset,
+    grid,
+    pick,
+    reg,
+    serving,
+    settings,
+    speech,
+    tag,
+    training,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     baking.add(commands)
     grid.add(commands)
     pick.add(commands)
+    blocks.add(commands)
     _add_settings(commands)
     _add_demo(commands)
     return parser

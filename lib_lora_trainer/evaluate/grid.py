@@ -36,6 +36,8 @@ KINDS = {
 
 NONE = "none"
 """The value of an axis that stands for no adapter, or no hires pass."""
+LOADED = "loaded"
+"""The value of an axis of checkpoints or VAEs that stands for what the host has; an empty one does as well."""
 _FILES = ("adapter", "second")
 
 
@@ -47,7 +49,8 @@ class Axis:
     values: tuple[str, ...] = setting(
         (),
         "One each. Adapters are files, epochs and steps numbers of the adapter's saves (end: the finished one), weights "
-        "0.8 or UNet/text encoder 0.8/0.5, sizes 512x768. Of prompts the first is replaced by each; none is no adapter.",
+        "0.8 or UNet/text encoder 0.8/0.5, sizes 512x768. Of prompts the first is replaced by each; none is no adapter, "
+        "loaded the checkpoint or VAE that the host has.",
         label="Values",
     )  # fmt: skip
 

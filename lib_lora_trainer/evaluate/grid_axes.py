@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lib_lora_trainer.base.errors import ConfigError, Problem, ProblemsFound
-from lib_lora_trainer.evaluate.grid import KINDS, NONE, Axis, GridConfig
+from lib_lora_trainer.evaluate.grid import KINDS, LOADED, NONE, Axis, GridConfig
 
 # In this order, whatever the order of the axes: an epoch is looked for among the saves of the axis's adapter.
 _FIRST = ("checkpoint", "vae", "adapter", "epoch", "step", "second", "weight")
-_SPOKEN = ("adapter", "blocks", "second", "sampler", "checkpoint", "vae", "size", "prompt")
+_OF_HOST = ("checkpoint", "vae")
+_SPOKEN = ("adapter", "blocks", "second", "sampler", "size", "prompt")
 _SAVE = re.compile(r"-(?:[0-9]{6}|step[0-9]{8})$")
 _SIZE = re.compile(r"([0-9]+)\s*[x×X]\s*([0-9]+)")
 
@@ -110,6 +111,9 @@ def label(axis: Axis, value: str) -> str:
         return value.strip()
     if axis.kind == "hires" and value.strip() == NONE:
         return "no hires"
+    if axis.kind in _OF_HOST:
+        # A path is too long for a sheet, and says no more than the name at its end.
+        return value.strip().replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors") or LOADED
     return value.strip() if axis.kind in _SPOKEN else f"{KINDS[axis.kind]} {value.strip()}"
 
 
@@ -230,7 +234,7 @@ def _hires(scene: Scene, value: str, axis: Axis) -> Scene:
 def _text(scene: Scene, value: str, axis: Axis) -> Scene:
     if not value and axis.kind in ("sampler", "scheduler"):
         raise ConfigError(f"a {axis.kind} is empty. Write its name.")
-    changed: dict[str, Any] = {axis.kind: value}
+    changed: dict[str, Any] = {axis.kind: "" if axis.kind in _OF_HOST and value == LOADED else value}
     return replace(scene, **changed)
 
 

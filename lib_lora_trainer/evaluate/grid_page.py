@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lib_lora_trainer.evaluate.grid_cells import Grid, Position
 
@@ -21,15 +22,23 @@ class Picture:
     height: int
 
 
-def write(title: str, grid: Grid, pictures: Sequence[Picture], shown: Mapping[Position, int]) -> str:
-    """Return the page. shown: which of the pictures stands in a cell; cells that are not there are empty."""
-    content = {
-        "sides": [asdict(side) for side in grid.sides],
+def content(grid: Grid, pictures: Sequence[Picture], shown: Mapping[Position, int]) -> dict[str, Any]:
+    """Return what a page shows, in JSON's types: sides, pictures, and cells as column, row, page, seed, picture."""
+    return {
+        "sides": [{"title": side.title, "labels": list(side.labels)} for side in grid.sides],
         "pictures": [asdict(picture) for picture in pictures],
         "cells": [[*position, shown[position]] for position in sorted(shown)],
     }
+
+
+def write(title: str, grid: Grid, pictures: Sequence[Picture], shown: Mapping[Position, int]) -> str:
+    """Return the page. shown: which of the pictures stands in a cell; cells that are not there are empty."""
     # A prompt can contain anything, also what would end the script.
-    data = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
+    data = (
+        json.dumps(content(grid, pictures, shown), ensure_ascii=False)
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+    )
     return (
         _PAGE.replace("@TITLE@", html.escape(title))
         .replace("@STYLE@", _STYLE)

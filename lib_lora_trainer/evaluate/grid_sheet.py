@@ -114,9 +114,16 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
     """Return a text in lines that fit into a width, cut between words where there are any, else anywhere."""
     lines: list[str] = []
     rest = text.strip()
+    fonts: dict[bool, ImageFont.FreeTypeFont | ImageFont.ImageFont] = {}  # to look for one takes longer than to measure
+
+    def length(part: str) -> float:
+        script = _is_east_asian(part)
+        fonts[script] = fonts.get(script) or _font(part, size)
+        return fonts[script].getlength(_drawable(part, fonts[script]))
+
     while rest:
         end = len(rest)
-        while end > 1 and _width(rest[:end], size) > width:
+        while end > 1 and length(rest[:end]) > width:
             end -= 1
         if end < len(rest):
             space = rest.rfind(" ", 0, end + 1)

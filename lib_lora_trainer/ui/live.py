@@ -40,7 +40,8 @@ def panel(name: str, state: RunState, known: Sequence[Event]) -> str:
     return (
         f'<div class="lora-trainer-live" data-state="{state}"><header><h3>{escape(name)}</h3>{badge(state)}</header>'
         f"{progress(state, known)}{said}{_figures(last)}"
-        f"{curve.drawn([curve.Line('loss, smoothed', points, saved)])}{_messages(known)}{_files(known)}</div>"
+        f"{curve.drawn([curve.Line('loss, smoothed', points, saved)])}{_messages(known)}{_files(known)}"
+        f"{_next(state, known)}</div>"
     )
 
 
@@ -129,6 +130,13 @@ def _messages(known: Sequence[Event]) -> str:
     open_now = " open" if any(problem.severity != "note" for problem in unique) else ""
     title = f"{len(unique)} message{'s' if len(unique) > 1 else ''}"
     return f"{box}<details{open_now}><summary>{title}</summary>{findings.listed(unique)}</details>"
+
+
+def _next(state: RunState, known: Sequence[Event]) -> str:
+    """Return the way to the Evaluate step, once a run has ended and has files; the page's script hears the button."""
+    if state in ACTIVE or not runs.adapters_of(known):
+        return ""
+    return '<button type="button" class="lora-trainer-button" data-evaluate="">Evaluate this run</button>'
 
 
 def _files(known: Sequence[Event]) -> str:

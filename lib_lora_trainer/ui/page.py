@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -27,12 +27,17 @@ from lib_lora_trainer.ui import (
     train_tab,
 )
 from lib_lora_trainer.ui import concept_table_goal as goals
-from lib_lora_trainer.ui.dataset_tab import DatasetTab
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.project_bar import Bar
 from lib_lora_trainer.ui.runs_tab import RunsTab
 from lib_lora_trainer.ui.session import Session, commit, project_of
 from lib_lora_trainer.ui.train_tab import TrainTab
+
+if TYPE_CHECKING:
+    from lib_lora_trainer.ui.captions_form import CaptionsTab
+    from lib_lora_trainer.ui.dataset_tab import DatasetTab
+    from lib_lora_trainer.ui.evaluate_form import EvaluateTab
+    from lib_lora_trainer.ui.reg_form import RegTab
 
 Updates = dict[Any, Any]
 
@@ -70,6 +75,11 @@ class Page:
     train: TrainTab
     runs: RunsTab
     runs_step: Any
+    captions: CaptionsTab
+    reg: RegTab
+    reg_step: Any
+    evaluate: EvaluateTab
+    evaluate_step: Any
 
     @property
     def form(self) -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lib_lora_trainer.app import tag_jobs
 from lib_lora_trainer.app.queue import Runner
+from lib_lora_trainer.evaluate.grid_studio import Studio
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui.scans import Scans
 from lib_lora_trainer.ui.searches import Searches
@@ -19,7 +20,8 @@ class Place:
 
     projects: the folder that holds one folder per project. gate: raises UserError where folders of this machine must
     not be read on a visitor's word. txt2img: whether a txt2img tab is beside this one. scans: what was found in the
-    folders; searches: for a learning rate. taggers: where they are; the command line's folder if absent.
+    folders; searches: for a learning rate. taggers: where they are; the command line's folder if absent. studio: where
+    grids are made; adapters are attached to the host's model if absent.
     """
 
     host: Host
@@ -30,3 +32,4 @@ class Place:
     scans: Scans
     searches: Searches
     taggers: tag_jobs.Place | None = None
+    studio: Studio | None = None

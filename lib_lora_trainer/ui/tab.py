@@ -10,6 +10,7 @@ import gradio as gr
 
 from lib_lora_trainer.app import tag_jobs
 from lib_lora_trainer.app.queue import Runner
+from lib_lora_trainer.evaluate.grid_studio import Studio
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui import (
     captions_actions,
@@ -17,12 +18,16 @@ from lib_lora_trainer.ui import (
     concept_table_actions,
     dataset_actions,
     dataset_tab,
+    evaluate_actions,
+    evaluate_form,
     findings,
     gallery_actions,
     project_actions,
     project_bar,
     queue_actions,
     rate_actions,
+    reg_actions,
+    reg_form,
     runs_actions,
     runs_tab,
     tools_actions,
@@ -31,7 +36,6 @@ from lib_lora_trainer.ui import (
     watch,
     whole_actions,
 )
-from lib_lora_trainer.ui.captions_form import CaptionsTab
 from lib_lora_trainer.ui.components import plain
 from lib_lora_trainer.ui.page import QUIET, Page
 from lib_lora_trainer.ui.place import Place
@@ -48,22 +52,23 @@ def build(
     *,
     txt2img: bool = False,
     taggers: tag_jobs.Place | None = None,
+    studio: Studio | None = None,
     **look: Any,
 ) -> gr.Blocks:
     """Return the tab as gradio Blocks, for the WebUI's `on_ui_tabs` or to be launched alone.
 
     projects: the folder with one folder per project. gate: raises UserError where folders of this machine must not be
-    read on a visitor's word. txt2img: whether a txt2img tab is beside it. taggers: where they are. look: passed to
-    Blocks (`css`, `theme`).
+    read on a visitor's word. txt2img: whether a txt2img tab is beside it. taggers: where they are. studio: where
+    grids are made. look: passed to Blocks (`css`, `theme`).
     """
-    return at(Place(host, runner, projects, gate, txt2img, Scans(), shared(), taggers), **look)
+    return at(Place(host, runner, projects, gate, txt2img, Scans(), shared(), taggers, studio), **look)
 
 
 def at(place: Place, **look: Any) -> gr.Blocks:
     """Return the tab at its place. look: passed to Blocks."""
     with gr.Blocks(analytics_enabled=False, title="LoRA Trainer", **look) as blocks:
         with gr.Column(elem_id="lora_trainer_root"):
-            page, captions = _layout(place)
+            page = _layout(place)
         save = project_actions.saver(place, page)
         scanning = dataset_actions.wire(place, page, save)
         gallery_actions.wire_actions(place, page, scanning.again)
@@ -86,11 +91,13 @@ def at(place: Place, **look: Any) -> gr.Blocks:
         runs_actions.wire(place, page)
         watch.wire(place, page)
         gallery_actions.wire(place, page)
-        captions_actions.wire(place, page, captions, page.dataset.gallery.selection, scanning.again)
+        captions_actions.wire(place, page, page.captions, page.dataset.gallery.selection, scanning.again)
+        reg_actions.wire(place, page, scanning.again)
+        evaluate_actions.wire(place, page)
     return blocks
 
 
-def _layout(place: Place) -> tuple[Page, CaptionsTab]:
+def _layout(place: Place) -> Page:
     bar = project_bar.layout()
     styles = gr.HTML(elem_id="lora_trainer_styles", elem_classes="lora-trainer-hidden")
     relevance = gr.HTML(elem_id="lora_trainer_relevance", elem_classes="lora-trainer-hidden")
@@ -108,8 +115,12 @@ def _layout(place: Place) -> tuple[Page, CaptionsTab]:
             dataset = dataset_tab.layout()
         with gr.Tab("Captions", elem_id="lora_trainer_step_captions"):
             captions = captions_form.layout()
+        with gr.Tab("Reg images", elem_id="lora_trainer_step_reg") as reg_step:
+            reg = reg_form.layout(place.host.samplers())
         with gr.Tab("Train", elem_id="lora_trainer_step_train"):
             train = train_tab.layout(place.host.samplers())
+        with gr.Tab("Evaluate", elem_id="lora_trainer_step_evaluate") as evaluate_step:
+            evaluate = evaluate_form.layout(place.host.samplers())
         with gr.Tab("Runs", elem_id="lora_trainer_step_runs") as runs_step:
             runs = runs_tab.layout()
     with gr.Row(elem_classes="lora-trainer-hidden"):
@@ -117,7 +128,7 @@ def _layout(place: Place) -> tuple[Page, CaptionsTab]:
         attach = plain(gr.Button("Attach", elem_id="lora_trainer_attach"))
         refresh = plain(gr.Button("Refresh", elem_id="lora_trainer_refresh"))
     status = gr.HTML(elem_id="lora_trainer_status", elem_classes="lora-trainer-hidden")
-    page = Page(
+    return Page(
         session=gr.State(Session()),
         seen=gr.State(""),
         seen_rate=gr.State(""),
@@ -135,5 +146,9 @@ def _layout(place: Place) -> tuple[Page, CaptionsTab]:
         train=train,
         runs=runs,
         runs_step=runs_step,
+        captions=captions,
+        reg=reg,
+        reg_step=reg_step,
+        evaluate=evaluate,
+        evaluate_step=evaluate_step,
     )
-    return page, captions

@@ -18,11 +18,13 @@ from lib_lora_trainer.base.errors import TrainerError
 from lib_lora_trainer.ui import (
     captions_form,
     dataset_tab,
+    evaluate_form,
     findings,
     live,
     pictures,
     project_bar,
     rate_form,
+    reg_state,
     runs_tab,
     waiting_list,
 )
@@ -182,7 +184,8 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
     """Return what the page's script reads: whether something trains or was changed, and the steps' marks."""
     status = place.runner.status()
     stale = False
-    marks = {"dataset": "todo", "captions": "todo", "train": "todo", "runs": ""}
+    marks = {"dataset": "todo", "captions": "todo", "train": "todo", "evaluate": "", "runs": ""}
+    marks["reg"] = reg_state.state_of(place, session)
     if session.project:
         project = Project(session.project, place.projects / session.project)
         stale = projects.version(project) != session.version
@@ -195,9 +198,10 @@ def _status(place: Place, session: Session, found: Watched | None) -> str:
         train_marks = {"done": "done", "stopped": "done", "running": "busy", "pausing": "busy", "stopping": "busy"}
         marks["train"] = train_marks.get(found.state, "look")
         marks["runs"] = "busy" if found.state in live.ACTIVE else ""
+        marks["evaluate"] = evaluate_form.mark_of(found.project, found.run, found.state)
     scanning = place.scans.progress(session.project) is not None
     values = {
-        "busy": int(bool(status and status.busy) or place.searches.busy() or scanning),
+        "busy": int(bool(status and status.busy) or place.searches.busy() or scanning or marks["reg"] == "busy"),
         "active": int(bool(status and status.busy)),
         "stale": int(stale),
         "tick": time.monotonic_ns(),

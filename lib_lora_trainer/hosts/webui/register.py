@@ -65,13 +65,14 @@ def _blocks() -> Any:
     from modules import call_queue, paths
 
     from lib_lora_trainer.app.tag_jobs import Place
+    from lib_lora_trainer.hosts.webui.grid_images import WebuiStudio
     from lib_lora_trainer.hosts.webui.host import WebuiHost
     from lib_lora_trainer.ui.tab import build
 
     folder, models = Path(paths.data_path) / "lora-trainer" / "projects", Path(paths.models_path)
     # Another extension's folder is read, never written to: it stops at names that it does not know.
     taggers = Place(models / "lora-trainer-taggers", (models / "TaggerOnnx",), lambda: call_queue.queue_lock)
-    return build(WebuiHost(), runner(), folder, gate, txt2img=True, taggers=taggers)
+    return build(WebuiHost(), runner(), folder, gate, txt2img=True, taggers=taggers, studio=WebuiStudio())
 
 
 def _sentence(text: str) -> Any:
