@@ -33,7 +33,7 @@ SUBJECT = Subject(
     ),
     tuple(Scene(("1girl",), ("beach",)) for _ in range(4)),
 )
-SHOTS = shots(SUBJECT, PickOptions(images=4, side=world.SIDE), "sd1")
+SHOTS = shots(SUBJECT, PickOptions(images=4), world.SIDE)
 MODEL = ModelInfo("h", "sd1", "epsilon", "t", "n", "f", "", "", ("te",), 0.18, 1, "float32", "cpu")
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lib_lora_trainer.base.errors import ProblemsFound
-from lib_lora_trainer.evaluate.pick_options import PickOptions, shots
+from lib_lora_trainer.config.data import DataConfig
+from lib_lora_trainer.evaluate.pick_options import PickOptions, shots, usual_side
 from lib_lora_trainer.evaluate.pick_subject import Example, Looking, Scene, prompt, subject, with_scenes
 from lib_lora_trainer.tagging.labels import GENERAL, RATING, Label
 
@@ -86,7 +87,7 @@ def test_outfits_are_parts_with_traits_of_their_own():
         (("mikori", "mkr_red"), ("aqua hair", "red dress")),
     ]
     assert [found.others(part) for part in found.parts] == [("red dress",), ("black coat",)]
-    asked = shots(with_scenes(found, OUTFITS, LOOKING, 2), PickOptions(images=2), "sd1")
+    asked = shots(with_scenes(found, OUTFITS, LOOKING, 2), PickOptions(images=2), 512)
     alone = [shot for shot in asked if shot.kind == "recall"]
     assert [(shot.request.prompt, shot.others) for shot in alone][::2] == [
         (r"mikori, mkr_black", ("red dress",)), (r"mikori, mkr_red", ("black coat",)),
@@ -98,7 +99,7 @@ def test_scenes_ask_for_what_varies_and_never_for_traits():
     assert asked == with_scenes(subject(PLAIN, ("mikori",), (), LOOKING)[0], PLAIN, LOOKING, 12)
     assert len(asked.scenes) == 12 and {scene.who for scene in asked.scenes} == {("1girl",)}
     assert {tag for scene in asked.scenes for tag in scene.tags} == {"forest", "beach"}  # one caption alone says smile
-    found = shots(asked, PickOptions(images=12, seed=7), "sdxl")
+    found = shots(asked, PickOptions(images=12, seed=7), 1024)
     recall, control, bleed = ([shot for shot in found if shot.kind == kind] for kind in ("recall", "control", "bleed"))
     assert {shot.request.prompt for shot in recall} == {"mikori"} and len(recall) == len(bleed) == 12
     assert [shot.request.seed for shot in recall] == list(range(7, 19)) == [shot.request.seed for shot in bleed]
@@ -111,3 +112,10 @@ def test_prompts_take_brackets_as_plain_characters():
     assert prompt(("kayoko (blue archive)",), Scene(("1girl",), ("bow (weapon)",))) == (
         r"kayoko \(blue archive\), 1girl, bow \(weapon\)"
     )
+
+
+@pytest.mark.parametrize(
+    ("resolution", "more", "side"), [(512, (), 512), (700, (), 640), (128, (64,), 128), (512, (768,), 768)]
+)
+def test_images_are_as_large_as_the_training_was(resolution, more, side):
+    assert usual_side(DataConfig(resolution=resolution, more_resolutions=more)) == side

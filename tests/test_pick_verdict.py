@@ -70,6 +70,22 @@ def test_a_training_that_is_right_takes_the_earliest_of_the_good():
     assert any("earlier epoch is taken" in text for text in verdict.why)
 
 
+def test_of_what_is_tied_the_file_that_has_learned_is_chosen():
+    # Where traits come without the trigger as well, qualities are low and close: the unlearned file does least harm.
+    cells = [cell(1, recall=0.34, bleed=0.25), cell(4, recall=0.85, bleed=0.7), cell(12, recall=0.95, bleed=0.83)]
+    found = choose(trial(*cells))
+    assert [each.tied for each in found.qualities[:2]] == [True, True]
+    assert found.cell.epoch == 4
+    assert choose(trial(*cells[:1])).cell.epoch == 1, "where none has learned enough, the best there is"
+
+
+def test_a_tie_is_a_share_of_the_best():
+    harmed = [cell(1, recall=0.75, bleed=0.78), cell(2, recall=0.75, bleed=0.7)]
+    values = [quality(trial(*harmed), each) for each in harmed]
+    assert values[1] - values[0] < 0.1 and values[0] < 0.9 * values[1]
+    assert choose(trial(*harmed)).cell.epoch == 2
+
+
 def test_a_training_that_is_too_long_takes_the_earlier_and_says_what_suffers():
     rising = (0.3, 0.85, 0.9, 0.9)
     control, bleed, damaged = (0.8, 0.8, 0.5, 0.2), (0.05, 0.05, 0.3, 0.6), (0.0, 0.0, 0.1, 0.5)

@@ -51,7 +51,7 @@ def stored(folder: Path, names: list[str]) -> None:
     """Write the report of a trial and its images, without a model."""
     subject = Subject((Part(("sks",), {"red hair": 1.0}, 9),), tuple(Scene(("1girl",), ("smile",)) for _ in range(4)))
     options = PickOptions(weights=(0.5, 1.0), images=4, side=64)
-    asked = shots(subject, options, "sd1")
+    asked = shots(subject, options, 512)
     cells = [cell(name, 10 * n, weight, 0.2 * n) for n, name in enumerate(names, 1) for weight in (0.5, 1.0)]
     trial = Trial(cell("", 0, 0.0, 0.0), tuple(cells))
     keys = [tuple(f"c{n}s{s}" for s in range(len(asked))) for n in range(len(cells) + 1)]

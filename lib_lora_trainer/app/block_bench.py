@@ -21,7 +21,6 @@ from lib_lora_trainer.evaluate.grid import GridConfig
 from lib_lora_trainer.evaluate.grid_axes import Scene, Worn
 from lib_lora_trainer.evaluate.grid_studio import Paint, Studio
 from lib_lora_trainer.evaluate.pick_files import AdapterFile
-from lib_lora_trainer.evaluate.pick_options import SIDES
 from lib_lora_trainer.evaluate.pick_store import Store
 from lib_lora_trainer.tagging import wd14
 from lib_lora_trainer.tagging.wd14 import Tagger
@@ -56,9 +55,8 @@ class Bench:
     ) -> None:
         self.images = 0
         self._studio, self._inside, self._store, self._control = studio, inside, store, control
-        side = options.side or SIDES[inside.family]
         settings = GridConfig(
-            negative=options.negative, steps=options.steps, guidance=options.guidance, width=side, height=side,
+            negative=options.negative, steps=options.steps, guidance=options.guidance, width=options.side, height=options.side,
             sampler=options.sampler, clip_skip=options.clip_skip,
         )  # fmt: skip
         self._plain = grid_axes.base(settings)

@@ -31,7 +31,7 @@ from lib_lora_trainer.evaluate.blocks_options import BlockOptions, Shots
 from lib_lora_trainer.evaluate.blocks_report import Report
 from lib_lora_trainer.evaluate.grid_studio import Studio
 from lib_lora_trainer.evaluate.pick_files import AdapterFile
-from lib_lora_trainer.evaluate.pick_options import PickOptions
+from lib_lora_trainer.evaluate.pick_options import PickOptions, usual_side
 from lib_lora_trainer.evaluate.pick_store import Store, writing
 from lib_lora_trainer.tagging import scores, wd14
 from lib_lora_trainer.tagging.models import Found
@@ -254,4 +254,5 @@ def _store(request: BlocksRequest) -> Store:
 
 
 def _bench(studio: Studio, request: BlocksRequest, made: Draft, control: Control) -> Bench:
-    return Bench(studio, made.file, made.inside, request.options, _store(request), control)
+    sized = replace(request.options, side=request.options.side or usual_side(request.config.data))
+    return Bench(studio, made.file, made.inside, sized, _store(request), control)

@@ -34,7 +34,7 @@ from lib_lora_trainer.evaluate.findings import Verdict
 from lib_lora_trainer.evaluate.pick import Cell, Trial
 from lib_lora_trainer.evaluate.pick_cells import Place, Reference, Seen
 from lib_lora_trainer.evaluate.pick_files import AdapterFile
-from lib_lora_trainer.evaluate.pick_options import PickOptions, Shot, shots
+from lib_lora_trainer.evaluate.pick_options import PickOptions, Shot, shots, usual_side
 from lib_lora_trainer.evaluate.pick_store import Store, key_of, writing
 from lib_lora_trainer.hosts.api import Host, Lease, ModelInfo, Needs
 from lib_lora_trainer.plan.plan import resolve_precision
@@ -115,7 +115,7 @@ def draft(host: Host, request: PickRequest, control: Control) -> Iterator[Event 
         yield Finished("stopped", 0, (), 0.0)
         return
     info = host.info()
-    asked = shots(surveyed.subject, request.options, info.family)
+    asked = shots(surveyed.subject, request.options, request.options.side or usual_side(request.config.data))
     cells = ((None, 0.0), *((file, weight) for file in files for weight in dict.fromkeys(request.options.weights)))
     keys = [_key(file, weight, shot, info) for file, weight in cells for shot in asked]
     missing = sum(not _store(request).image(key).is_file() for key in keys)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TRYING = {
     "images": (int, "images of each question and cell"), "seed": (int, "the first seed"),
     "steps": (int, "sampling steps"), "guidance": (float, "CFG scale"),
-    "side": (int, "width and height in pixels; the family's own if absent"), "sampler": (str, "the host's name of it"),
+    "side": (int, "width and height in pixels; as trained if absent"), "sampler": (str, "the host's name of it"),
     "negative": (str, "negative prompt"), "clip_skip": (int, "as in training, which is the default"),
 }  # fmt: skip
 """The options of a trial, as `evaluate.pick_options.PickOptions` has them; that file needs torch."""

@@ -38,7 +38,7 @@ class BlockOptions:
     steps: int = setting(20, "Sampling steps.", label="Steps", minimum=1, maximum=150)
     guidance: float = setting(7.0, "Guidance (CFG scale).", label="Guidance", minimum=1.0, maximum=30.0)
     side: int = setting(
-        0, "Width and height of the images; 0: 512 for SD 1, 768 for SD 2, 1024 for SDXL.",
+        0, "Width and height of the images; 0: the resolution of the training.",
         label="Size", minimum=0, maximum=2048, unit="px",
     )  # fmt: skip
     sampler: str = setting("Euler a", "The host's name of the sampler.", label="Sampler")

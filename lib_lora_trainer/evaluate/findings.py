@@ -12,7 +12,7 @@ from typing import Literal
 
 from lib_lora_trainer.base.errors import Severity
 from lib_lora_trainer.evaluate import pick
-from lib_lora_trainer.evaluate.pick import Cell, Choice, Gain, Trial, gain, rate
+from lib_lora_trainer.evaluate.pick import ENOUGH, Cell, Choice, Gain, Trial, gain, rate
 
 Length = Literal["no-effect", "too-short", "right", "too-long"]
 Kind = Literal[
@@ -20,8 +20,6 @@ Kind = Literal[
     "trait-missing", "too-strong", "too-weak", "few-images",
 ]  # fmt: skip
 
-ENOUGH = 0.7
-"""Of the recall that the dataset's own pictures have: from here on an adapter has learned its subject."""
 SEEN = 0.1
 """A loss or a gain of so much is seen; a smaller one is not spoken of."""
 STRONG = 0.25

@@ -24,7 +24,9 @@ DRAWS = 1000
 SURE = 0.9
 """A cell is worse than the best one when it is so in this share of the draws."""
 NEAR = 0.1
-"""Cells with less than the best quality by more than this are not tied with it, however few the images are."""
+"""Cells whose quality is below the best one by more than this share of it are not tied with it, however few the images."""
+ENOUGH = 0.7
+"""Of the recall that the dataset's own pictures have: from here on an adapter has learned its subject."""
 USABLE = 0.8
 """A weight is usable while the traits come, and all goes well, in this share of what the best weight does."""
 SPARE = 0.05
@@ -169,6 +171,8 @@ def quality(trial: Trial, cell: Cell) -> float:
 def choose(trial: Trial) -> Choice:
     """Return the recommended cell: of all that are tied with the best the earliest file, of it the weight nearest to 1.
 
+    Where some of the tied have learned enough, one that has not is no candidate: a subject that is not there is not made
+    up for by doing no harm (test_of_what_is_tied_the_file_that_has_learned_is_chosen).
     Raises ValueError for a trial without cells.
     """
     if not trial.cells:
@@ -177,13 +181,15 @@ def choose(trial: Trial) -> Choice:
     drawn = _drawn(trial)
     best = int(np.argmax(values))
     worse = (drawn < drawn[best]).mean(axis=1) >= SURE
-    tied = (values >= values[best] - NEAR) & (~worse | (values == values[best]))
+    tied = (values >= values[best] * (1 - NEAR)) & (~worse | (values == values[best]))
     lows, highs = np.quantile(drawn, (0.05, 0.95), axis=1)
     qualities = tuple(
         Quality(float(value), float(min(low, value)), float(max(high, value)), bool(each))
         for value, low, high, each in zip(values, lows, highs, tied, strict=True)
     )
     candidates = [place for place in range(len(values)) if tied[place]]
+    learned = [place for place in candidates if _mean(trial.cells[place].recall) >= ENOUGH * trial.ceiling]
+    candidates = learned or candidates
     first = min(trial.cells[place].step for place in candidates)
     chosen = min(
         (place for place in candidates if trial.cells[place].step == first),

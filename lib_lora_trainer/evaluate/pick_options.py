@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_lora_trainer.base.families import Family
 from lib_lora_trainer.base.setting import setting
+from lib_lora_trainer.config.data import DataConfig
 from lib_lora_trainer.evaluate.pick_subject import Subject, prompt
 from lib_lora_trainer.hosts.values import ImageRequest
 
-SIDES: dict[Family, int] = {"sd1": 512, "sd2": 768, "sdxl": 1024}
+_STEP = 64  # pixels; every family makes images of its multiples
 Kind = Literal["recall", "control", "bleed"]
 
 
@@ -30,7 +30,7 @@ class PickOptions:
     steps: int = setting(20, "Sampling steps.", label="Steps", minimum=1, maximum=150)
     guidance: float = setting(7.0, "Guidance (CFG scale).", label="Guidance", minimum=1.0, maximum=30.0)
     side: int = setting(
-        0, "Width and height of the images; 0: 512 for SD 1, 768 for SD 2, 1024 for SDXL.",
+        0, "Width and height of the images; 0: the resolution of the training.",
         label="Size", minimum=0, maximum=2048, unit="px",
     )  # fmt: skip
     sampler: str = setting("Euler a", "The host's name of the sampler.", label="Sampler")
@@ -49,13 +49,16 @@ class Shot:
     request: ImageRequest
 
 
-def shots(asked: Subject, options: PickOptions, family: Family) -> tuple[Shot, ...]:
+def usual_side(data: DataConfig) -> int:
+    """Return the width and height in pixels that images of a trained adapter have: its largest resolution, in 64s."""
+    return max((data.resolution, *data.more_resolutions)) // _STEP * _STEP
+
+
+def shots(asked: Subject, options: PickOptions, side: int) -> tuple[Shot, ...]:
     """Return what is asked: each trigger alone, then scenes with a trigger in turn, then these scenes without it.
 
     A scene with and without its trigger has the same seed. Scenes without tags ask for no control.
     """
-    side = options.side or SIDES[family]
-
     def request(text: str, number: int) -> ImageRequest:
         return ImageRequest(
             prompt=text,
