@@ -79,6 +79,13 @@ def test_of_what_is_tied_the_file_that_has_learned_is_chosen():
     assert choose(trial(*cells[:1])).cell.epoch == 1, "where none has learned enough, the best there is"
 
 
+def test_what_has_not_been_learned_is_not_trained_too_long_for_coming_unasked():
+    early = judge(trial(cell(1, recall=0.4, bleed=0.38)))
+    assert early.length == "too-short" and "overbaked" not in kinds(early)
+    assert judge(trial(cell(1, recall=0.9, bleed=0.8))).length == "too-long"
+    assert judge(trial(cell(1, recall=0.1, defects=0.6))).length == "too-long", "spoiled images show no traits"
+
+
 def test_a_tie_is_a_share_of_the_best():
     harmed = [cell(1, recall=0.75, bleed=0.78), cell(2, recall=0.75, bleed=0.7)]
     values = [quality(trial(*harmed), each) for each in harmed]

@@ -97,6 +97,10 @@ def test_a_run_fills_in_what_it_knows(step):
     assert sorted(step.of("grid_other", "choices")) == sorted(names)
     assert "No grid yet" in step.shown("grid_cells")
     assert step.of("grid_continue", "visible") is False
+    assert step.shown("set_grid_width") == step.shown("set_grid_height") == 64  # as it was trained
+    enter(step, width=128)
+    step.look()
+    assert step.shown("set_grid_width") == 128, "what was entered stays while the run does"
 
 
 def test_last_epochs_by_weights_are_drafted_made_and_shown(step):

@@ -6,7 +6,7 @@ what was measured: it is told when it is large enough to see and not explained b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,10 +90,17 @@ def length_of(trial: Trial, choice: Choice) -> Length:
     harm = _harm(trial, last)
     mine = next(each for cell, each in zip(trial.cells, choice.qualities, strict=True) if cell is last)
     single = len({cell.label for cell in trial.cells}) == 1
-    if (harm.of(SEEN) and not mine.tied) or (single and harm.of(STRONG)):
+    worse = _overdone(trial, last, harm.of(SEEN)) and not mine.tied
+    if worse or (single and _overdone(trial, last, harm.of(STRONG))):
         return "too-long"
     learned = rate(choice.cell.recall).mean / trial.ceiling
     return "right" if learned >= ENOUGH else "too-short"
+
+
+def _overdone(trial: Trial, cell: Cell, harms: Sequence[str]) -> bool:
+    """Tell whether harms come of too much training: traits that come unasked do so only where they have been learned."""
+    learned = rate(cell.recall).mean >= ENOUGH * trial.ceiling
+    return bool(set(harms) if learned else set(harms) - {"bleed"})
 
 
 def _harm(trial: Trial, cell: Cell) -> _Harm:

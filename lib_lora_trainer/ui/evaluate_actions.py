@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_lora_trainer.app import runs
 from lib_lora_trainer.app.runs import Summary
 from lib_lora_trainer.ui import (
     evaluate_bake,
@@ -45,10 +46,17 @@ def wire(place: Place, page: Page, works: Works | None = None) -> None:
         asked = (live.run if live else wanted, run)
         value = next((each for each in asked if each and each in known), next(iter(known), None))
         listed = {tab.run: gr.update(choices=list(known), value=value), tab.wanted: "", tab.opened: True}
-        return {**listed, **shown_of(session, value, known)}
+        another = sized(session, value) if value and value != run else {}
+        return {**listed, **shown_of(session, value, known), **another}
 
     def choose(session: Session, run: str | None) -> Updates:
         return shown_of(session, run, known_in(session))
+
+    def change(session: Session, run: str | None) -> Updates:
+        return {**choose(session, run), **(sized(session, run) if run else {})}
+
+    def sized(session: Session, run: str) -> Updates:
+        return evaluate_grid.sized(tab.grid, runs.configuration(project_of(place.projects, session), run))
 
     def shown_of(session: Session, run: str | None, known: dict[str, Summary]) -> Updates:
         chosen = known.get(run or "")
@@ -73,7 +81,7 @@ def wire(place: Place, page: Page, works: Works | None = None) -> None:
     looked = page.evaluate_step.select(evaluator.guarded(look), [page.session, tab.run, tab.wanted], listed, **QUIET)
     looked.then(evaluator.rejoined(choose), [page.session, tab.run, tab.watching], shown, **WORKING)
     page.runs.table.change(evaluator.guarded(follow), [page.session, tab.run, tab.opened], listed, **QUIET)
-    tab.run.input(evaluator.guarded(choose), [page.session, tab.run], shown, **QUIET)
+    tab.run.input(evaluator.guarded(change), [page.session, tab.run], shown, **QUIET)
     tab.cancel.click(lambda now: evaluator.works.cancel(now.project), [page.session], None, **QUIET)
     for module, panel in _panels(tab):
         module.wire(evaluator, page, panel)

@@ -11,9 +11,11 @@ import gradio as gr
 from lib_lora_trainer.app import grid_saves, grid_store, runs
 from lib_lora_trainer.app.projects import Project
 from lib_lora_trainer.base.errors import ConfigError, DataError
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.evaluate.pick_options import usual_side
 from lib_lora_trainer.ui import evaluate_grid_form, evaluate_grid_show, evaluate_grid_work, findings
 from lib_lora_trainer.ui.components import button, plain
-from lib_lora_trainer.ui.evaluate_grid_form import NEWEST, PLACES, READY, GridForm
+from lib_lora_trainer.ui.evaluate_grid_form import FIELDS, NEWEST, PLACES, READY, GridForm
 from lib_lora_trainer.ui.evaluate_grid_work import Prepared, Written
 from lib_lora_trainer.ui.evaluate_work import Evaluator
 from lib_lora_trainer.ui.page import WORKING, Page, Updates
@@ -51,7 +53,13 @@ class GridPanel:
         """What choosing a run may update."""
         form = self.form
         prompt = form.options[0]
-        return {form.adapter, form.second_run, form.other, prompt, self.draft, *self.listed}
+        return {form.adapter, form.second_run, form.other, prompt, self.draft, *self.listed, *self.size}
+
+    @property
+    def size(self) -> tuple[Any, Any]:
+        """Width and height of the images."""
+        found = dict(zip((field.path for field in FIELDS), self.form.options, strict=True))
+        return found["grid.width"], found["grid.height"]
 
 
 def layout(samplers: tuple[str, ...]) -> GridPanel:
@@ -88,6 +96,11 @@ def chosen(evaluator: Evaluator, panel: GridPanel, session: Session, run: str) -
         panel.draft: "",
         **_listed(evaluator, panel, session, run, ""),
     }
+
+
+def sized(panel: GridPanel, config: RunConfig) -> Updates:
+    """Return the size of images for another run than before: as large as it trained; a subset of `panel.shown`."""
+    return dict.fromkeys(panel.size, usual_side(config.data))
 
 
 def wire(evaluator: Evaluator, page: Page, panel: GridPanel) -> None:
