@@ -40,11 +40,13 @@ from lib_lora_trainer.config.run import RunConfig
 from lib_lora_trainer.demo import figures, measure, regularization, world
 from lib_lora_trainer.demo.build import character
 from lib_lora_trainer.demo.run import CHECKPOINT, DATASET, TAGGER
+from lib_lora_trainer.demo.scenery import paint_background
 from lib_lora_trainer.hosts.api import Host, Lease, Needs
 from lib_lora_trainer.hosts.standalone import StandaloneHost
 from lib_lora_trainer.tagging import wd14
 
 STEPS = 420
+Rates = dict[str, float]
 PLACE = "forest"  # the one background of the pictures for the masks
 
 
@@ -73,14 +75,15 @@ def _fixed(name: str, rate: float, **settings: Any) -> Case:
 
 
 def _method(method: str, rate: float, name: str = "", **settings: Any) -> Case:
-    values = {
+    values: dict[str, Any] = {
         "adapter.method": method,
         "optimizer.unet_learning_rate": rate,
         "optimizer.text_learning_rate": rate,
         "adapter.conv_rank": 8,
         "adapter.conv_alpha": 8.0,
     }
-    return Case("Method", name or method, {**values, **{key.replace("__", "."): value for key, value in settings.items()}})
+    values.update((key.replace("__", "."), value) for key, value in settings.items())
+    return Case("Method", name or method, values)
 
 
 CASES = (
@@ -123,7 +126,7 @@ CASES = (
 def config(case: Case, folders: Mapping[str, tuple[SourceConfig, ...]]) -> RunConfig:
     """Return a case's run."""
     plain = RunConfig(
-        name=re.sub(r"[^a-z0-9]+", "-", f"{case.group}-{case.name}".lower()).strip("-"),
+        name=_file(case),
         triggers=(world.TRIGGER,),
         data=DataConfig(sources=folders[case.pictures], cache="disk", balance_regularization=False),
         save=SaveConfig(every_epochs=0, state_every_steps=0),
@@ -181,12 +184,12 @@ def _write_variants(work: Path) -> None:
 
 def _mask(figure: world.Figure, seed: int) -> Image.Image:
     """Return white where the figure is: what is the same before a black and a white background."""
-    paint = figures.paint_background
     drawn = []
     for color in ((0, 0, 0), (255, 255, 255)):
 
         def plain(name: str, rng: Random, color: tuple[int, int, int] = color) -> Image.Image:
-            return Image.new("RGB", paint(name, rng).size, color)  # painted all the same, for what it draws from rng
+            size = paint_background(name, rng).size  # painted all the same, for what it draws from rng
+            return Image.new("RGB", size, color)
 
         with mock.patch.object(figures, "paint_background", plain):
             drawn.append(world.draw(figure, seed))
@@ -199,6 +202,14 @@ def ask(lease: Lease, tagger: wd14.Tagger, question: measure.Question) -> float:
     with torch.no_grad():
         answers = [step for step in measure.ask(question, lease, tagger) if isinstance(step, measure.Answer)]
     return answers[-1].rate
+
+
+def measured(host: Host, path: Path | None, asked: Mapping[str, measure.Question], tagger: wd14.Tagger) -> Rates:
+    """Return the share that is found for each question with a saved adapter, or without any."""
+    with host.lease(Needs()) as lease:
+        adapters = from_tensors(load_file(str(path)), lease.targets(), lease.info.family) if path else {}
+        with Attachment(lease.targets(), {layer: adapter.eval() for layer, adapter in adapters.items()}):
+            return {name: ask(lease, tagger, question) for name, question in asked.items()}
 
 
 def questions(case: Case) -> Mapping[str, measure.Question]:
@@ -214,19 +225,12 @@ def run(case: Case, host: StandaloneHost, work: Path, tagger: wd14.Tagger) -> di
     settings = config(case, sources(work, host))
     began, losses = time.monotonic(), []
     folder = work / "runs" / settings.name
-    finished: Finished | None = None
     for event in jobs.train(host, settings, jobs.RunPaths(folder, folder, work / "cache"), Control()):
         if isinstance(event, Progress):
             losses.append(event.loss)
-        if isinstance(event, Finished):
-            finished = event
-    assert finished is not None
-    path = Path(finished.files[-1])
-    seconds = time.monotonic() - began
-    with host.lease(Needs()) as lease:
-        adapters = from_tensors(load_file(str(path)), lease.targets(), lease.info.family)
-        with Attachment(lease.targets(), {layer: adapter.eval() for layer, adapter in adapters.items()}):
-            rates = {name: ask(lease, tagger, question) for name, question in questions(case).items()}
+    assert isinstance(event, Finished)
+    path, seconds = Path(event.files[-1]), time.monotonic() - began
+    rates = measured(host, path, questions(case), tagger)
     return {
         "group": case.group,
         "name": case.name,
@@ -241,7 +245,7 @@ def run(case: Case, host: StandaloneHost, work: Path, tagger: wd14.Tagger) -> di
 
 def rows(work: Path) -> list[dict[str, Any]]:
     """Return the results there are, in the order of the cases."""
-    found = [work / f"{_file(case)}.json" for case in CASES]
+    found = (work / f"{_file(case)}.json" for case in CASES)
     return [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
 
 
@@ -275,7 +279,7 @@ def main() -> None:
     parser.add_argument("--render", type=Path)
     options = parser.parse_args()
     if options.render:
-        head = options.render.read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
+        head = options.render.read_text(encoding="utf-8").partition("\n## Methods")[0].rstrip()
         options.render.write_text(f"{head}\n{table(options.out)}\n", encoding="utf-8")
         return
     torch.set_num_threads(1)  # so small a model is slower with several
@@ -287,8 +291,7 @@ def main() -> None:
             continue
         result = run(case, host, options.out, tagger)
         target.write_text(json.dumps(result), encoding="utf-8")
-        sys.stdout.write(f"{case.name}: {result['rates']} loss {result['loss']:.4f} {result['seconds']:.0f} s\n")
-        sys.stdout.flush()
+        sys.stderr.write(f"{case.name}: {result['rates']} loss {result['loss']:.4f} {result['seconds']:.0f} s\n")
 
 
 if __name__ == "__main__":
