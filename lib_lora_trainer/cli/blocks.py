@@ -5,26 +5,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_lora_trainer.base.errors import ConfigError, UserError
-from lib_lora_trainer.base.events import Event, Planned, SampleMade, to_json
-from lib_lora_trainer.cli import speech
+from lib_lora_trainer.cli import looking, speech
 from lib_lora_trainer.cli.dataset_speech import heard
 from lib_lora_trainer.cli.speech import DONE, STOPPED
 from lib_lora_trainer.cli.training import host_of, interruptible
 
 if TYPE_CHECKING:
     from lib_lora_trainer.app.block_jobs import Analysed, BlocksRequest, Draft
-    from lib_lora_trainer.tagging.models import Found
 
 TRYING = {
     "count": (int, "prompts of each trigger that are made from the captions"), "seeds": (int, "images of each prompt"),
     "keep": (float, "share of what the adapter adds to the recall that the smallest set keeps"),
     "weight": (float, "of the adapter"), "seed": (int, "the first seed"), "steps": (int, "sampling steps"),
-    "guidance": (float, "CFG scale"), "side": (int, "width and height in pixels; the family's own if absent"),
+    "guidance": (float, "CFG scale"), "side": (int, "width and height in pixels; as trained if absent"),
     "sampler": (str, "the host's name of it"), "negative": (str, "negative prompt"),
     "clip_skip": (int, "as in training, which is the default"),
 }  # fmt: skip
@@ -41,20 +38,7 @@ def add(commands: Any) -> None:
     text = "say which blocks of an adapter matter, and find the smallest set that keeps what its trigger brings"
     command: argparse.ArgumentParser = commands.add_parser("blocks", help=text, description=text)
     command.add_argument("file", type=Path, metavar="FILE|RUNDIR", help="the adapter, or a run, of which the last one")
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a .safetensors checkpoint")
-    command.add_argument("--device", default="auto", help="cuda, cpu, mps or auto")
-    command.add_argument(
-        "--tagger", default="wd-swinv2-tagger-v3", metavar="NAME|DIR",
-        help="what looks at the images: a name, or a folder",
-    )  # fmt: skip
-    command.add_argument(
-        "--models", type=Path, action="append", default=[], metavar="DIR", help="a folder with taggers"
-    )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where images and report go")
-    command.add_argument(
-        "--config", type=Path, metavar="CONFIG.toml", help="the run's settings; else the adapter's own"
-    )
-    command.add_argument("--before", type=Path, metavar="DIR", help="the captions as they were before pruning")
+    looking.add_options(command)
     for name, (shown, about) in _REPEATED.items():
         command.add_argument(f"--{name}", action="append", default=[], metavar=shown, help=f"{about}; repeated")
     for name, (kind, about) in TRYING.items():
@@ -85,7 +69,7 @@ def blocks(options: argparse.Namespace) -> int:
         if options.dry_run:
             made = heard(block_jobs.draft(studio, request, control), options)
             return STOPPED if made is None else _tell_draft(made, options)
-        found = heard(_without_images(work(studio, request, control), options), options)
+        found = heard(looking.without_images(work(studio, request, control), options), options)
         if found is None:
             return STOPPED
         _tell(found, options)
@@ -105,30 +89,7 @@ def _request(options: argparse.Namespace) -> BlocksRequest:
     given = {name: getattr(options, name) for name in TRYING if getattr(options, name) is not None}
     trying = BlockOptions(**{"clip_skip": config.training.clip_skip, "prompts": tuple(options.prompt), **given})
     file = pick_files.ordered(files)[-1].path
-    return BlocksRequest(file, config, _tagger(options), options.out, tuple(options.trait), options.before, trying)
-
-
-def _tagger(options: argparse.Namespace) -> Found:
-    from lib_lora_trainer.tagging import models
-
-    found = models.find(options.tagger, options.models)
-    if found is None:
-        raise UserError(
-            f"{options.tagger}: not on this machine. Get it with the command tag --download, or name its folder."
-        )
-    return found
-
-
-def _without_images(events: Iterator[Event | Any], options: argparse.Namespace) -> Iterator[Event | Any]:
-    """Tell of each image in JSON and of the plan, and pass everything else on."""
-    for event in events:
-        if isinstance(event, (SampleMade, Planned)):
-            if options.json:
-                speech.say(to_json(event))
-            elif isinstance(event, Planned):
-                speech.tell(event)
-        else:
-            yield event
+    return BlocksRequest(file, config, looking.tagger(options), options.out, tuple(options.trait), options.before, trying)
 
 
 def _tell_draft(made: Draft, options: argparse.Namespace) -> int:

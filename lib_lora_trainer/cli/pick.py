@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_lora_trainer.base.errors import ConfigError, UserError
-from lib_lora_trainer.base.events import Event, SampleMade, to_json
-from lib_lora_trainer.cli import speech
+from lib_lora_trainer.base.errors import ConfigError
+from lib_lora_trainer.cli import looking, speech
 from lib_lora_trainer.cli.dataset_speech import heard
 from lib_lora_trainer.cli.speech import DONE, STOPPED
 from lib_lora_trainer.cli.training import host_of, interruptible
 
 if TYPE_CHECKING:
     from lib_lora_trainer.app.pick_jobs import Draft, Picked, PickRequest
-    from lib_lora_trainer.tagging.models import Found
 
 TRYING = {
     "images": (int, "images of each question and cell"), "seed": (int, "the first seed"),
@@ -34,21 +31,7 @@ def add(commands: Any) -> None:
     text = "try every saved epoch at several weights, and say which to use, why, and what to change next"
     command: argparse.ArgumentParser = commands.add_parser("pick", help=text, description=text)
     command.add_argument("files", nargs="+", type=Path, metavar="RUNDIR|FILE", help="a run's folder, or its adapters")
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a .safetensors checkpoint")
-    command.add_argument("--device", default="auto", help="cuda, cpu, mps or auto")
-    command.add_argument(
-        "--tagger",
-        default="wd-swinv2-tagger-v3",
-        metavar="NAME|DIR",
-        help="what looks at the images: a name, or a folder",
-    )
-    command.add_argument(
-        "--models", type=Path, action="append", default=[], metavar="DIR", help="a folder with taggers"
-    )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where images and report go")
-    command.add_argument(
-        "--config", type=Path, metavar="CONFIG.toml", help="the run's settings; else the adapter's own"
-    )
+    looking.add_options(command)
     command.add_argument(
         "--trigger", action="append", default=[], metavar="WORD", help="what calls the adapter; else the config's"
     )
@@ -59,7 +42,6 @@ def add(commands: Any) -> None:
         metavar="TAG",
         help="what the trigger has to bring; else from the captions",
     )
-    command.add_argument("--before", type=Path, metavar="DIR", help="the captions as they were before pruning")
     command.add_argument("--weights", metavar="W,W,…", help="such as 0.4,0.6,0.8,1,1.2, which is the default")
     for name, (kind, about) in TRYING.items():
         command.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, metavar=name.upper(), help=about)
@@ -77,7 +59,7 @@ def pick(options: argparse.Namespace) -> int:
         if options.dry_run:
             made = heard(pick_jobs.draft(host, request, control), options)
             return STOPPED if made is None else _tell_draft(made, options)
-        found = heard(_without_images(pick_jobs.pick(host, request, control), options), options)
+        found = heard(looking.without_images(pick_jobs.pick(host, request, control), options), options)
         return STOPPED if found is None else _tell(found, options)
 
 
@@ -94,7 +76,7 @@ def _request(options: argparse.Namespace) -> PickRequest:
     trying = dataclasses.replace(PickOptions(clip_skip=config.training.clip_skip), **given)
     if options.weights is not None:
         trying = dataclasses.replace(trying, weights=_weights(options.weights))
-    return PickRequest(files, config, _tagger(options), options.out, tuple(options.trait), options.before, trying)
+    return PickRequest(files, config, looking.tagger(options), options.out, tuple(options.trait), options.before, trying)
 
 
 def _weights(text: str) -> tuple[float, ...]:
@@ -102,31 +84,6 @@ def _weights(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise ConfigError(f"--weights {text}: is no list of numbers. Write it as 0.4,0.8,1.") from error
-
-
-def _tagger(options: argparse.Namespace) -> Found:
-    from lib_lora_trainer.tagging import models
-
-    found = models.find(options.tagger, options.models)
-    if found is None:
-        raise UserError(
-            f"{options.tagger}: not on this machine. Get it with the command tag --download, or name its folder."
-        )
-    return found
-
-
-def _without_images(events: Iterator[Event | Picked], options: argparse.Namespace) -> Iterator[Event | Picked]:
-    """Tell of each image in JSON and of the plan, and pass everything else on."""
-    from lib_lora_trainer.base.events import Planned
-
-    for event in events:
-        if isinstance(event, (SampleMade, Planned)):
-            if options.json:
-                speech.say(to_json(event))
-            elif isinstance(event, Planned):
-                speech.tell(event)
-        else:
-            yield event
 
 
 def _tell_draft(made: Draft, options: argparse.Namespace) -> int:

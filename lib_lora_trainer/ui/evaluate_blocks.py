@@ -8,13 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from lib_lora_trainer.evaluate.blocks_options import BlockOptions
-from lib_lora_trainer.tagging.models import CATALOGUE
-from lib_lora_trainer.ui import captions_options, evaluate_blocks_actions, evaluate_blocks_result
+from lib_lora_trainer.ui import captions_options, evaluate_asking, evaluate_blocks_actions, evaluate_blocks_result
 from lib_lora_trainer.ui.captions_tagging import TaggingForm
-from lib_lora_trainer.ui.components import button, fold, plain
+from lib_lora_trainer.ui.components import button, plain
 from lib_lora_trainer.ui.evaluate_blocks_options import FIRST, MORE
-from lib_lora_trainer.ui.evaluate_pick_options import TAGGER
 from lib_lora_trainer.ui.evaluate_work import Evaluator
 from lib_lora_trainer.ui.page import Page, Updates
 from lib_lora_trainer.ui.session import Session
@@ -107,45 +104,15 @@ def _form(samplers: Sequence[str]) -> dict[str, Any]:
     with gr.Group(elem_classes="lora-trainer-form"):
         first = captions_options.laid_out(FIRST)
     count = gr.HTML(elem_id="lora_trainer_blocks_count")
-    tagger = _tagger()
-    with fold("More options", "blocks_more"):
-        with gr.Group(elem_classes="lora-trainer-form"):
-            sampler = gr.Dropdown(
-                label="Sampler", choices=list(samplers), value=_sampler(samplers), elem_id="lora_trainer_blocks_sampler",
-                elem_classes=["lora-trainer-setting"],
-            )  # fmt: skip
-            more = captions_options.laid_out(MORE)
-        traits = gr.Textbox(
-            label="Traits", placeholder="with commas between", max_lines=1, elem_id="lora_trainer_blocks_traits",
-            info="Tags that the trigger has to bring. Empty: what the pictures show and the captions do not say.",
-        )  # fmt: skip
-        before = gr.Textbox(
-            label="Captions before pruning", placeholder="/path/to/captions", max_lines=1,
-            elem_id="lora_trainer_blocks_before",
-            info="A folder with the captions as they were. What was pruned since is then what the trigger has to bring.",
-        )  # fmt: skip
+    asking = evaluate_asking.layout("blocks", samplers, MORE)
     with gr.Row(elem_classes="lora-trainer-actions"):
         begin = button("Analyse blocks", "blocks_begin", variant="primary")
         search = button("Find the smallest set", "blocks_search")
         preview = button("What will be made?", "blocks_preview")
     return {
-        "file": plain(file), "first": first, "count": count, "tagger": tagger, "sampler": plain(sampler), "more": more,
-        "traits": plain(traits), "before": plain(before), "begin": begin, "search": search, "preview": preview,
+        "file": plain(file), "first": first, "count": count, **vars(asking), "begin": begin, "search": search,
+        "preview": preview,
     }  # fmt: skip
-
-
-def _tagger() -> TaggingForm:
-    chosen = gr.Dropdown(
-        label="Tagger", choices=[model.name for model in CATALOGUE], value=TAGGER, elem_id="lora_trainer_blocks_tagger",
-        info="It looks at the images and at the pictures of the dataset.",
-    )  # fmt: skip
-    own = gr.Textbox(
-        label="Another tagger", placeholder="/path/to/tagger", max_lines=1, elem_id="lora_trainer_blocks_own",
-        info="A folder with model.onnx and selected_tags.csv, in place of the one above.",
-    )  # fmt: skip
-    needed = gr.HTML(elem_id="lora_trainer_blocks_needed")
-    download = button("Download", "blocks_download", visible=False)
-    return TaggingForm(plain(chosen), plain(own), needed, download, [], download)
 
 
 def _offers() -> dict[str, Any]:
@@ -172,11 +139,6 @@ def _offers() -> dict[str, Any]:
         "offers": offers, "preset": plain(preset), "training": plain(training), "test": test, "bake": bake,
         "train": train, "name": plain(name), "keep": keep,
     }  # fmt: skip
-
-
-def _sampler(samplers: Sequence[str]) -> str | None:
-    usual = BlockOptions().sampler
-    return usual if usual in samplers else next(iter(samplers), None)
 
 
 def chosen(evaluator: Evaluator, panel: BlocksPanel, session: Session, run: str) -> Updates:

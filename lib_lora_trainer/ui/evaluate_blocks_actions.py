@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_lora_trainer.app import block_jobs, block_sets, runs, tag_jobs
+from lib_lora_trainer.app import block_jobs, block_sets, runs
 from lib_lora_trainer.app.block_jobs import Analysed, BlocksRequest, Draft
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, TrainerError
 from lib_lora_trainer.base.events import Finished, Planned, SampleMade
 from lib_lora_trainer.captions.tags import split
 from lib_lora_trainer.config.paths import put
-from lib_lora_trainer.tagging.models import Found, find
-from lib_lora_trainer.ui import captions_actions, captions_tagging, evaluate_pick_options, findings, whole_actions
+from lib_lora_trainer.ui import evaluate_asking, findings, whole_actions
 from lib_lora_trainer.ui import evaluate_blocks_options as options
 from lib_lora_trainer.ui import evaluate_blocks_result as results
-from lib_lora_trainer.ui.captions_jobs import downloading
 from lib_lora_trainer.ui.evaluate_grid_work import studio_of
+from lib_lora_trainer.ui.evaluate_pick_options import TAGGER
 from lib_lora_trainer.ui.evaluate_work import Evaluator, Made, Maker
 from lib_lora_trainer.ui.page import QUIET, WORKING, Page, Updates
 from lib_lora_trainer.ui.session import Session, project_of
@@ -92,29 +91,8 @@ def wire(evaluator: Evaluator, page: Page, panel: BlocksPanel) -> None:
     inputs = [page.session, tab.run, panel.file, *panel.first, *panel.more]
     for event in (panel.file.change, *(each.change for each in panel.first), panel.more[0].blur):
         event(inputs=inputs, **counted, **QUIET)
-    _wire_tagger(evaluator, page, panel)
+    evaluate_asking.wire(evaluator, page, panel.tagger)
     _wire_offers(evaluator, page, panel)
-
-
-def _wire_tagger(evaluator: Evaluator, page: Page, panel: BlocksPanel) -> None:
-    tagger, home = panel.tagger, _home(evaluator)
-    outputs = {tagger.needed, tagger.download, page.evaluate.said, page.evaluate.beside}
-
-    def look(name: str | None, own: str | None) -> Updates:
-        return _taggers(evaluator, panel, name, own)
-
-    get = downloading(home)
-
-    def download(session: Session, entered: Sequence[Any], control: Control) -> Iterator[Any]:
-        return get(session, (evaluate_pick_options.taggers(*entered), ""), control)
-
-    wanted = [tagger.taggers, tagger.own]
-    tagger.taggers.change(evaluator.guarded(look), wanted, outputs, **QUIET)
-    tagger.own.blur(evaluator.guarded(look), wanted, outputs, **QUIET)
-    got = tagger.download.click(
-        evaluator.starter(download, "Download", model=False), [page.session, *wanted], evaluator.outputs, **WORKING
-    )
-    got.then(evaluator.guarded(look), wanted, {tagger.needed, tagger.download}, **QUIET)
 
 
 def _wire_offers(evaluator: Evaluator, page: Page, panel: BlocksPanel) -> None:
@@ -170,7 +148,7 @@ def request_of(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -
     return BlocksRequest(
         known[file],
         runs.configuration(project, run),
-        _tagger(evaluator, name, own),
+        evaluate_asking.chosen_tagger(evaluator, name, own),
         results.folder_of(project, run, file),
         split(traits or ""),
         Path(folder).expanduser() if folder else None,
@@ -245,31 +223,11 @@ def _weight(value: Any) -> str:
     return f"{float(value):g}" if isinstance(value, (int, float)) else "1"
 
 
-def _tagger(evaluator: Evaluator, name: str | None, own: str | None) -> Found:
-    asked = evaluate_pick_options.taggers(name, own)
-    found = find(asked[0], _home(evaluator).folders) if asked else None
-    if found is None:
-        raise ConfigError(
-            f"tagger: {asked[0] if asked else 'none'} is not on this machine. Download it above, or name the folder of "
-            "another one."
-        )
-    return found
-
-
 def _entered(evaluator: Evaluator, panel: BlocksPanel, session: Session, run: str, file: str | None) -> Updates:
     """Return what was entered for a file when work about it began, and what getting the tagger takes."""
     project = project_of(evaluator.place.projects, session)
     found = results.remembered(results.folder_of(project, run, file), len(panel.entered) - 1) if file else None
     if found is None:
-        return _taggers(evaluator, panel, evaluate_pick_options.TAGGER, "")
+        return evaluate_asking.known(evaluator, panel.tagger, TAGGER, "")
     known = dict(zip(panel.entered[1:], found, strict=True))
-    return {**known, **_taggers(evaluator, panel, *found[:2])}
-
-
-def _taggers(evaluator: Evaluator, panel: BlocksPanel, name: str | None, own: str | None) -> Updates:
-    """Return what getting the chosen tagger takes, if it is not on this machine."""
-    return captions_tagging.looked(panel.tagger, evaluate_pick_options.taggers(name, own), _home(evaluator))
-
-
-def _home(evaluator: Evaluator) -> tag_jobs.Place:
-    return evaluator.place.taggers or tag_jobs.Place(captions_actions.cache())
+    return {**known, **evaluate_asking.known(evaluator, panel.tagger, *found[:2])}

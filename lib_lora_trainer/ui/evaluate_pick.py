@@ -10,11 +10,9 @@ from typing import Any
 import gradio as gr
 
 from lib_lora_trainer.app import runs
-from lib_lora_trainer.evaluate.pick_options import PickOptions
-from lib_lora_trainer.tagging.models import CATALOGUE
-from lib_lora_trainer.ui import captions_options, evaluate_pick_actions, evaluate_pick_result
+from lib_lora_trainer.ui import captions_options, evaluate_asking, evaluate_pick_actions, evaluate_pick_result
 from lib_lora_trainer.ui.captions_tagging import TaggingForm
-from lib_lora_trainer.ui.components import button, fold, plain
+from lib_lora_trainer.ui.components import button, plain
 from lib_lora_trainer.ui.evaluate_pick_options import IMAGES, MORE, TAGGER, WEIGHTS, spread
 from lib_lora_trainer.ui.evaluate_work import Evaluator
 from lib_lora_trainer.ui.fields import element
@@ -119,50 +117,14 @@ def _form(samplers: Sequence[str]) -> dict[str, Any]:
         )  # fmt: skip
         (images,) = captions_options.laid_out((IMAGES,))
     count = gr.HTML(elem_id="lora_trainer_pick_count")
-    tagger = _tagger()
-    with fold("More options", "pick_more"):
-        with gr.Group(elem_classes="lora-trainer-form"):
-            sampler = gr.Dropdown(
-                label="Sampler", choices=list(samplers), value=_sampler(samplers), elem_id="lora_trainer_pick_sampler",
-                elem_classes=["lora-trainer-setting"],
-            )  # fmt: skip
-            more = captions_options.laid_out(MORE)
-        traits = gr.Textbox(
-            label="Traits", placeholder="with commas between", max_lines=1, elem_id="lora_trainer_pick_traits",
-            info="Tags that the trigger has to bring. Empty: what the pictures show and the captions do not say.",
-        )  # fmt: skip
-        before = gr.Textbox(
-            label="Captions before pruning", placeholder="/path/to/captions", max_lines=1,
-            elem_id="lora_trainer_pick_before",
-            info="A folder with the captions as they were. What was pruned since is then what the trigger has to bring.",
-        )  # fmt: skip
+    asking = evaluate_asking.layout("pick", samplers, MORE)
     with gr.Row(elem_classes="lora-trainer-actions"):
         begin = button("Try files and weights", "pick_begin", variant="primary")
         preview = button("What will be tried?", "pick_preview")
     return {
-        "files": plain(files), "weights": plain(weights), "images": images, "count": count, "tagger": tagger,
-        "sampler": plain(sampler), "more": more, "traits": plain(traits), "before": plain(before), "begin": begin,
-        "preview": preview,
+        "files": plain(files), "weights": plain(weights), "images": images, "count": count, **vars(asking),
+        "begin": begin, "preview": preview,
     }  # fmt: skip
-
-
-def _tagger() -> TaggingForm:
-    chosen = gr.Dropdown(
-        label="Tagger", choices=[model.name for model in CATALOGUE], value=TAGGER, elem_id="lora_trainer_pick_tagger",
-        info="It looks at the images and at the pictures of the dataset.",
-    )  # fmt: skip
-    own = gr.Textbox(
-        label="Another tagger", placeholder="/path/to/tagger", max_lines=1, elem_id="lora_trainer_pick_own",
-        info="A folder with model.onnx and selected_tags.csv, in place of the one above.",
-    )  # fmt: skip
-    needed = gr.HTML(elem_id="lora_trainer_pick_needed")
-    download = button("Download", "pick_download", visible=False)
-    return TaggingForm(plain(chosen), plain(own), needed, download, [], download)
-
-
-def _sampler(samplers: Sequence[str]) -> str | None:
-    usual = PickOptions().sampler
-    return usual if usual in samplers else next(iter(samplers), None)
 
 
 def chosen(evaluator: Evaluator, panel: PickPanel, session: Session, run: str) -> Updates:
@@ -179,7 +141,7 @@ def chosen(evaluator: Evaluator, panel: PickPanel, session: Session, run: str) -
     else:
         entered = {panel.clip_skip: runs.configuration(project, run).training.clip_skip}
     files = {panel.files: gr.update(choices=names, value=picked)}
-    return {**updates, **files, **entered, **evaluate_pick_actions.taggers_known(evaluator, panel)}
+    return {**updates, **files, **entered, **evaluate_asking.known(evaluator, panel.tagger, TAGGER, "")}
 
 
 def wire(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:

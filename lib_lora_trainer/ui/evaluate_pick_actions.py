@@ -9,17 +9,15 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib_lora_trainer.app import pick_jobs, runs, tag_jobs
+from lib_lora_trainer.app import pick_jobs, runs
 from lib_lora_trainer.app.pick_jobs import Draft, Picked, PickRequest
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.base.events import Note, Phase, Planned, SampleMade
 from lib_lora_trainer.captions.tags import split
 from lib_lora_trainer.plan.describe import duration
-from lib_lora_trainer.tagging.models import Found, find
-from lib_lora_trainer.ui import captions_actions, captions_tagging, evaluate_pick_result, evaluate_txt2img, findings
+from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_result, evaluate_txt2img, findings
 from lib_lora_trainer.ui import evaluate_pick_options as options
-from lib_lora_trainer.ui.captions_jobs import downloading
 from lib_lora_trainer.ui.evaluate_work import Evaluator, Made, Maker
 from lib_lora_trainer.ui.page import QUIET, WORKING, Page, Updates
 from lib_lora_trainer.ui.session import Session, project_of
@@ -62,29 +60,8 @@ def wire(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
         evaluator.guarded(_looker(evaluator, panel)), [page.session, tab.run, panel.cell],
         {panel.images_of, tab.said, tab.beside}, **QUIET,
     )  # fmt: skip
-    _wire_tagger(evaluator, page, panel)
+    evaluate_asking.wire(evaluator, page, panel.tagger)
     _wire_result(evaluator, page, panel)
-
-
-def _wire_tagger(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
-    tagger, home = panel.tagger, _home(evaluator)
-    outputs = {tagger.needed, tagger.download, page.evaluate.said, page.evaluate.beside}
-
-    def look(name: str | None, own: str | None) -> Updates:
-        return captions_tagging.looked(tagger, options.taggers(name, own), home)
-
-    get = downloading(home)
-
-    def download(session: Session, entered: Sequence[Any], control: Control) -> Iterator[Any]:
-        return get(session, (options.taggers(*entered), ""), control)
-
-    chosen = [tagger.taggers, tagger.own]
-    tagger.taggers.change(evaluator.guarded(look), chosen, outputs, **QUIET)
-    tagger.own.blur(evaluator.guarded(look), chosen, outputs, **QUIET)
-    got = tagger.download.click(
-        evaluator.starter(download, "Download", model=False), [page.session, *chosen], evaluator.outputs, **WORKING
-    )
-    got.then(evaluator.guarded(look), chosen, {tagger.needed, tagger.download}, **QUIET)
 
 
 def _wire_result(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
@@ -110,11 +87,6 @@ def _wire_result(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
         {bake.file, bake.own, bake.rebase, bake.name, tab.said, tab.beside}, **QUIET,
     )  # fmt: skip
     taken.then(None, None, None, _js="() => { loraTrainer.evaluatePanel('bake'); }", api_name=False)
-
-
-def taggers_known(evaluator: Evaluator, panel: PickPanel) -> Updates:
-    """Return which taggers are on this machine, and what getting the first choice takes."""
-    return captions_tagging.looked(panel.tagger, (options.TAGGER,), _home(evaluator))
 
 
 def count_html(files: int, weights: Sequence[float], images: int, triggers: int) -> str:
@@ -183,23 +155,12 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
     return PickRequest(
         chosen,
         runs.configuration(project, run),
-        _tagger(evaluator, name, own),
+        evaluate_asking.chosen_tagger(evaluator, name, own),
         evaluate_pick_result.folder_of(project, run),
         split(traits or ""),
         Path(folder).expanduser() if folder else None,
         options.chosen(weights, images, sampler, more),
     )
-
-
-def _tagger(evaluator: Evaluator, name: str | None, own: str | None) -> Found:
-    asked = options.taggers(name, own)
-    found = find(asked[0], _home(evaluator).folders) if asked else None
-    if found is None:
-        raise ConfigError(
-            f"tagger: {asked[0] if asked else 'none'} is not on this machine. Download it above, or name the folder of "
-            "another one."
-        )
-    return found
 
 
 def _timed(events: Iterator[Any]) -> Iterator[Any]:
@@ -226,7 +187,3 @@ def _path(evaluator: Evaluator, session: Session, run: str | None, stem: str) ->
         if path.stem == stem:
             return path
     raise ConfigError(f"file: {stem!r} does not exist any more. Try the files that are there.")
-
-
-def _home(evaluator: Evaluator) -> tag_jobs.Place:
-    return evaluator.place.taggers or tag_jobs.Place(captions_actions.cache())
