@@ -40,7 +40,7 @@ from lib_lora_trainer.tagging.models import Found, in_folder
 EPOCHS = (1, 4, 12)
 """Too short, right and too long, of 24 steps each."""
 SAID = ("too-short", "right", "too-long")
-OPTIONS = PickOptions(weights=(1.0,), images=8, steps=12, guidance=5.0, side=128)
+OPTIONS = PickOptions(weights=(1.0,), images=16, steps=12, guidance=5.0, side=128)
 
 
 def config(folder: Path, seed: int) -> RunConfig:

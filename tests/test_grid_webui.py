@@ -195,8 +195,16 @@ def test_an_interrupted_grid_goes_on_and_leaves_no_trace(studio, webui, adapter,
         for folder in (tmp_path / "whole", tmp_path / "parts")
     ]
     assert sums[0] == sums[1]
-    webui.txt2img("a red cat <lora:grid-plain:0.2>")
     assert webui.digest() == before
+
+
+def test_no_adapter_stays_in_the_weights(studio, webui, adapter, tmp_path):
+    webui.txt2img("a red cat")
+    before = webui.digest()
+    made(studio, replace(CONFIG, adapter=adapter("grid-plain")), tmp_path)
+    assert webui.digest() == before
+    webui.txt2img("a red cat <lora:grid-plain:1>")
+    assert webui.digest() != before, "the built-in extension leaves it there until the next image"
 
 
 def test_a_file_written_anew_is_merged_anew(studio, webui, adapter, tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 from evaluate_page import TAGGER, TRIGGER, Step
 from lib_lora_trainer.base.events import Note, Phase, SampleMade
 from lib_lora_trainer.demo import world
-from lib_lora_trainer.ui import evaluate_pick_actions, evaluate_pick_options, evaluate_txt2img
+from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_options, evaluate_txt2img
 
 TRAITS = world.CHARACTER_TRAITS[:2]
 SHORT = {
@@ -187,12 +187,12 @@ def test_a_damaged_report_is_said_and_the_trial_repairs_it(step):
 
 def test_the_time_that_is_left_stands_beside_the_progress(monkeypatch):
     clock = iter(range(100, 200, 3))  # three seconds between two questions
-    monkeypatch.setattr(evaluate_pick_actions, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(evaluate_asking, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     name = "trying epochs and weights"
     made = [(SampleMade("a.png", "", 1, 1, 1), Phase(name, done, 10)) for done in (5, 6, 7)]
     events = [Phase(name, 4, 10), *(event for pair in made for event in pair)]
     ending = [Note("note", "About 9 s for the 3 images that are left."), Note("note", "wrote it")]
-    told = list(evaluate_pick_actions._timed([*events, *ending]))
+    told = list(evaluate_asking.timed([*events, *ending]))
     # The first image counts only as the beginning: 3 s for the second one, 6 s for two of them, and 4 and 3 are left.
     assert [each.name for each in told[:4]] == [name, name, f"about 12 s left · {name}", f"about 9 s left · {name}"]
     assert told[4:] == [Note("note", "wrote it")]

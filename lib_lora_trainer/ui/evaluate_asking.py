@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ import gradio as gr
 from lib_lora_trainer.app import tag_jobs
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError
+from lib_lora_trainer.base.events import Note, Phase, Planned, SampleMade
 from lib_lora_trainer.evaluate.pick_options import PickOptions
+from lib_lora_trainer.plan.describe import duration
 from lib_lora_trainer.tagging.models import CATALOGUE, Found, find
 from lib_lora_trainer.ui import captions_actions, captions_options, captions_tagging
 from lib_lora_trainer.ui.captions_jobs import downloading
@@ -22,6 +25,8 @@ from lib_lora_trainer.ui.evaluate_work import Evaluator
 from lib_lora_trainer.ui.fields import Field
 from lib_lora_trainer.ui.page import QUIET, WORKING, Page, Updates
 from lib_lora_trainer.ui.session import Session
+
+_ESTIMATE = "that are left."  # how the jobs' own estimates end
 
 
 @dataclass(frozen=True)
@@ -113,3 +118,29 @@ def wire(evaluator: Evaluator, page: Page, form: TaggingForm) -> None:
         evaluator.starter(download, "Download", model=False), [page.session, *wanted], evaluator.outputs, **WORKING
     )
     got.then(evaluator.guarded(look), wanted, {form.needed, form.download}, **QUIET)
+
+
+def timed(events: Iterator[Any]) -> Iterator[Any]:
+    """Pass on what is told while images are made, with the time that is left in the name of its phase.
+
+    The notes with the same in words are left out, and so is each image.
+    """
+    began: dict[str, tuple[float, int]] = {}  # by phase: when its first image was made now, and what was done by then
+    phase, making = Phase("", 0, 0), False
+    for event in events:
+        if isinstance(event, SampleMade):
+            making = True
+        elif isinstance(event, Phase):
+            if making and event.name == phase.name and event.name not in began:
+                began[event.name] = (time.monotonic(), event.done)  # the first image also loads and compiles
+            phase, making = event, False
+            yield Phase(f"{_left(event, began.get(event.name))}{event.name}", event.done, event.total)
+        elif not isinstance(event, Planned) and not (isinstance(event, Note) and event.text.endswith(_ESTIMATE)):
+            yield event
+
+
+def _left(phase: Phase, began: tuple[float, int] | None) -> str:
+    if began is None or phase.done <= began[1]:
+        return ""
+    seconds = (time.monotonic() - began[0]) / (phase.done - began[1]) * (phase.total - phase.done)
+    return f"about {duration(seconds)} left · "

@@ -15,7 +15,7 @@ from lib_lora_trainer.app import block_jobs, block_sets, runs
 from lib_lora_trainer.app.block_jobs import Analysed, BlocksRequest, Draft
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, TrainerError
-from lib_lora_trainer.base.events import Finished, Planned, SampleMade
+from lib_lora_trainer.base.events import Finished
 from lib_lora_trainer.captions.tags import split
 from lib_lora_trainer.config.paths import put
 from lib_lora_trainer.ui import evaluate_asking, findings, whole_actions
@@ -163,13 +163,13 @@ def _working(evaluator: Evaluator, work: Callable[..., Iterator[Any]]) -> Maker:
         asked = request_of(evaluator, session, entered)
         results.remember(asked.folder, entered[2:])
         ready = Made(Shown(session, entered[0], asked.file.stem))
-        for event in work(studio_of(evaluator.place), asked, control):
+        for event in evaluate_asking.timed(work(studio_of(evaluator.place), asked, control)):
             if isinstance(event, Analysed):
                 yield ready
             elif isinstance(event, Finished):
                 yield ready  # a search that was stopped has an analysis
                 yield event
-            elif not isinstance(event, (Planned, SampleMade)):
+            else:
                 yield event
 
     return make

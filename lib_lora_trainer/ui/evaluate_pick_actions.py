@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,9 +12,7 @@ from lib_lora_trainer.app import pick_jobs, runs
 from lib_lora_trainer.app.pick_jobs import Draft, Picked, PickRequest
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError
-from lib_lora_trainer.base.events import Note, Phase, Planned, SampleMade
 from lib_lora_trainer.captions.tags import split
-from lib_lora_trainer.plan.describe import duration
 from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_result, evaluate_txt2img, findings
 from lib_lora_trainer.ui import evaluate_pick_options as options
 from lib_lora_trainer.ui.evaluate_work import Evaluator, Made, Maker
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
     from lib_lora_trainer.ui.evaluate_pick import PickPanel
 
 TO_TXT2IMG = "(text) => { loraTrainer.toTxt2img(text); }"
-_TRYING = "trying epochs and weights"  # the backend's name of the phase that makes images
-_ESTIMATE = "images that are left."  # how its own estimate ends, told here beside the progress instead
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def _trying(evaluator: Evaluator) -> Maker:
 
     def make(session: Session, entered: Sequence[Any], control: Control) -> Iterator[Any]:
         asked = _request(evaluator, session, entered)
-        for event in _timed(pick_jobs.pick(evaluator.place.host, asked, control)):
+        for event in evaluate_asking.timed(pick_jobs.pick(evaluator.place.host, asked, control)):
             yield Made(Shown(session, entered[0])) if isinstance(event, Picked) else event
 
     return make
@@ -161,24 +156,6 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
         Path(folder).expanduser() if folder else None,
         options.chosen(weights, images, sampler, more),
     )
-
-
-def _timed(events: Iterator[Any]) -> Iterator[Any]:
-    """Pass on what a trial tells, with the time that is left in the name of its phase."""
-    began: tuple[float, int] | None = None  # when the first image was made now, and what was done by then
-    done = 0
-    for event in events:
-        if isinstance(event, SampleMade):
-            began = began or (time.monotonic(), done)
-        elif isinstance(event, Phase) and event.name == _TRYING:
-            done = event.done
-            left = ""
-            if began is not None and done > began[1] + 1:  # the first image also loads and compiles
-                seconds = (time.monotonic() - began[0]) / (done - began[1] - 1) * (event.total - done)
-                left = f"about {duration(seconds)} left · "
-            yield Phase(f"{left}{event.name}", event.done, event.total)
-        elif not isinstance(event, Planned) and not (isinstance(event, Note) and event.text.endswith(_ESTIMATE)):
-            yield event
 
 
 def _path(evaluator: Evaluator, session: Session, run: str | None, stem: str) -> Path:

@@ -83,7 +83,14 @@ class WebuiStudio:
                 raise HostRefusal("The built-in Lora extension is off. Switch it on under Extensions, and restart.")
             # An adapter that was written anew under its name would not be merged anew.
             restoring.take_out_networks(examine().model)
+            stack.callback(_taken_out)
             yield stack.enter_context(_Switched()).paint
+
+
+def _taken_out() -> None:
+    """Leave no adapter of ours in the weights, where the built-in extension would until the next generation."""
+    if sd_models.model_data.sd_model is not None:
+        restoring.take_out_networks(sd_models.model_data.sd_model)
 
 
 class _Switched:
