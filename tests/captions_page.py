@@ -13,6 +13,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from driven_page import DrivenPage  # noqa: E402
 from lib_lora_trainer.app import tag_jobs  # noqa: E402
 from lib_lora_trainer.config.data import DataConfig  # noqa: E402
 from lib_lora_trainer.ui import captions_actions, tab  # noqa: E402
@@ -21,7 +22,7 @@ from lib_lora_trainer.ui.tools_work import Works  # noqa: E402
 from tools_page import place_in, project_with  # noqa: E402
 
 
-class Step:
+class Step(DrivenPage):
     """The step without a browser. do: runs an event and what follows it; script: what the page's script would send."""
 
     def __init__(
@@ -63,54 +64,6 @@ class Step:
         assert answer.pop("number") == 7
         return answer
 
-    def component(self, name: str) -> Any:
-        return next(c for c in self.blocks.blocks.values() if getattr(c, "elem_id", None) == f"lora_trainer_{name}")
-
-    def do(self, name: str, trigger: str = "click", **given: Any) -> None:
-        for key, value in given.items():
-            self.values[self.component(key)._id] = value
-        element, dependencies = self.component(name), self.blocks.dependencies
-        waiting = [
-            i for i, each in enumerate(dependencies) if element._id in each["targets"] and each["trigger"] == trigger
-        ][:1]
-        assert waiting, f"nothing happens on {trigger} of {name}"
-        while waiting:
-            index = waiting.pop(0)
-            self._run(index)
-            waiting += [i for i, each in enumerate(dependencies) if each.get("trigger_after") == index]
-
-    def _run(self, index: int) -> None:
-        event, work = self.blocks.dependencies[index], self.blocks.fns[index].fn
-        if work is None:
-            return
-        got = work(*[self.value(number) for number in event["inputs"]])
-        for answer in got if hasattr(got, "__next__") else [got]:
-            updates = answer
-            if not isinstance(answer, dict) or "__type__" in answer:
-                updates = dict(zip([self.blocks.blocks[n] for n in event["outputs"]], [answer], strict=False))
-            for component, update in updates.items():
-                assert component._id in event["outputs"], f"{component.elem_id} is no output of its event"
-                self._take(component, update)
-
-    def _take(self, component: Any, update: Any) -> None:
-        if isinstance(update, dict) and str(update.get("__type__")).endswith("update"):
-            for key, value in update.items():
-                if key == "value":
-                    self.values[component._id] = value
-                elif key != "__type__":
-                    setattr(component, f"shown_{key}", value)
-        else:
-            self.values[component._id] = update
-
-    def value(self, number: int) -> Any:
-        return self.values.get(number, getattr(self.blocks.blocks[number], "value", None))
-
-    def shown(self, name: str) -> Any:
-        return self.value(self.component(name)._id)
-
     def text(self, name: str) -> str:
         """Return what a part shows, as a person reads it."""
         return html.unescape(self.shown(name) or "")
-
-    def of(self, name: str, about: str) -> Any:
-        return getattr(self.component(name), f"shown_{about}", None)

@@ -13,6 +13,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
+from driven_page import DrivenPage  # noqa: E402
 from fake_host import FakeHost, Story  # noqa: E402
 from lib_lora_trainer.app import projects  # noqa: E402
 from lib_lora_trainer.app.queue import Runner  # noqa: E402
@@ -69,7 +70,7 @@ def blocks_of(place: Place, session: Session, works: Works | None = None, **look
     return SimpleNamespace(blocks=blocks, state=state, selection=selection, tools=tools, refreshed=refreshed)
 
 
-class Panel:
+class Panel(DrivenPage):
     """The panel, without a browser. do: runs an event and what follows it; every update of a generator is kept."""
 
     def __init__(self, folder: Path, data: DataConfig, gate: Callable[[], None] = lambda: None) -> None:
@@ -87,12 +88,14 @@ class Panel:
         self.shown_at: list[dict[int, Any]] = []
 
     def component(self, name: str) -> Any:
-        return next(c for c in self.blocks.blocks.values() if getattr(c, "elem_id", None) == f"lora_trainer_{name}")
+        return getattr(self.tools, name, None) or super().component(name)
 
-    def enter(self, **given: Any) -> None:
+    def answered(self) -> None:
+        self.shown_at.append(dict(self.values))
+
+    def put(self, **given: Any) -> None:
         for key, value in given.items():
-            component = getattr(self.tools, key, None) or self.component(key)
-            self.values[component._id] = (
+            self.values[self.component(key)._id] = (
                 json.dumps(value) if isinstance(value, (dict, list)) and key != "values" else value
             )
 
@@ -101,52 +104,6 @@ class Panel:
         for name, value in given.items():
             self.values[self.tools.options[tool][names.index(name)]._id] = value
 
-    def do(self, name: str, trigger: str = "click", **given: Any) -> None:
-        self.enter(**given)
-        element = getattr(self.tools, name, None) or self.component(name)
-        dependencies = self.blocks.dependencies
-        starts = [
-            i for i, each in enumerate(dependencies) if element._id in each["targets"] and each["trigger"] == trigger
-        ]
-        waiting = starts[:1]
-        assert waiting, f"nothing happens on {trigger} of {name}"
-        while waiting:
-            index = waiting.pop(0)
-            self._run(index)
-            waiting += [i for i, each in enumerate(dependencies) if each.get("trigger_after") == index]
-
-    def _run(self, index: int) -> None:
-        event, work = self.blocks.dependencies[index], self.blocks.fns[index].fn
-        got = work(*[self.value(number) for number in event["inputs"]])
-        for answer in got if hasattr(got, "__next__") else [got]:
-            updates = answer
-            if not isinstance(answer, dict) or "__type__" in answer:
-                outputs = [self.blocks.blocks[number] for number in event["outputs"]]
-                updates = dict(zip(outputs, [answer], strict=False))
-            for component, update in updates.items():
-                assert component._id in event["outputs"], f"{component.elem_id} is no output of its event"
-                self._take(component, update)
-            self.shown_at.append(dict(self.values))
-
-    def _take(self, component: Any, update: Any) -> None:
-        if isinstance(update, dict) and str(update.get("__type__")).endswith("update"):
-            for key, value in update.items():
-                if key == "value":
-                    self.values[component._id] = value
-                elif key != "__type__":
-                    setattr(component, f"shown_{key}", value)
-        else:
-            self.values[component._id] = update
-
-    def value(self, number: int) -> Any:
-        return self.values.get(number, getattr(self.blocks.blocks[number], "value", None))
-
-    def shown(self, name: str) -> Any:
-        return self.value((getattr(self.tools, name, None) or self.component(name))._id)
-
     def said(self) -> str:
         """Return what the panel tells, as a person reads it."""
         return html.unescape(self.shown("said"))
-
-    def of(self, name: str, about: str) -> Any:
-        return getattr(getattr(self.tools, name), f"shown_{about}", None)

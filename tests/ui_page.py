@@ -10,6 +10,7 @@ gr = pytest.importorskip("gradio")
 
 from PIL import Image  # noqa: E402
 
+from driven_page import DrivenPage  # noqa: E402
 from fake_host import FakeHost, Story  # noqa: E402
 from lib_lora_trainer.app.queue import Runner  # noqa: E402
 from lib_lora_trainer.base.events import Event  # noqa: E402
@@ -37,7 +38,7 @@ def no_search(*_: object) -> Iterator[Event]:
     raise AssertionError("nobody asked for a search")
 
 
-class Tab:
+class Tab(DrivenPage):
     """The built tab, whose events a test triggers by the element that a person would press."""
 
     def __init__(
@@ -54,53 +55,6 @@ class Tab:
         place = Place(self.host, self.runner, self.root, gate, True, Scans(), self.searches)
         self.blocks = tab.at(place)
         self.values: dict[int, Any] = {}
-
-    def component(self, name: str) -> Any:
-        return next(c for c in self.blocks.blocks.values() if getattr(c, "elem_id", None) == f"lora_trainer_{name}")
-
-    def do(self, name: str, trigger: str = "click", **given: Any) -> None:
-        """Run the event of an element and every event that follows it, as the page would."""
-        for key, value in given.items():
-            self.values[self.component(key)._id] = value
-        element = self.component(name)
-        first = next(
-            index
-            for index, each in enumerate(self.blocks.dependencies)
-            if element._id in each["targets"] and each["trigger"] == trigger
-        )
-        waiting = [first]
-        while waiting:
-            index = waiting.pop(0)
-            self._run(index)
-            waiting += [i for i, each in enumerate(self.blocks.dependencies) if each.get("trigger_after") == index]
-
-    def _run(self, index: int) -> None:
-        event, work = self.blocks.dependencies[index], self.blocks.fns[index].fn
-        if work is None:
-            return
-        outputs = event["outputs"]
-        got = work(*[self.value(number) for number in event["inputs"]])
-        if not isinstance(got, dict) or "__type__" in got:
-            got = dict(zip([self.blocks.blocks[i] for i in outputs], got if len(outputs) > 1 else [got], strict=False))
-        for component, update in got.items():
-            assert component._id in outputs, f"{getattr(component, 'elem_id', component)} is no output of its event"
-            if isinstance(update, dict) and str(update.get("__type__")).endswith("update"):
-                for key, value in update.items():
-                    if key == "value":
-                        self.values[component._id] = value
-                    elif key != "__type__":
-                        setattr(component, f"shown_{key}", value)
-            else:
-                self.values[component._id] = update
-
-    def value(self, number: int) -> Any:
-        return self.values.get(number, getattr(self.blocks.blocks[number], "value", None))
-
-    def shown(self, name: str) -> Any:
-        return self.value(self.component(name)._id)
-
-    def of(self, name: str, about: str) -> Any:
-        return getattr(self.component(name), f"shown_{about}", None)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from lib_lora_trainer.app import reg_folder, reg_images
+from lib_lora_trainer.app.drafted import drafted
 from lib_lora_trainer.app.preparation import DTYPES
 from lib_lora_trainer.app.reg_draft import Draft, Request, draft, preview
 from lib_lora_trainer.app.reg_folder import Standing
@@ -42,12 +43,7 @@ def generate(host: Host, request: Request, control: Control) -> Iterator[Event]:
     run or tool works in the folder, DataError where it cannot be written. Closing the generator ends the lease.
     """
     started = time.monotonic()
-    made: Draft | None = None
-    for event in draft(host, request, control):
-        if isinstance(event, Draft):
-            made = event
-        else:
-            yield event
+    made = yield from drafted(draft(host, request, control), Draft)
     if made is None:
         return  # stopped, which was told
     if made.errors:

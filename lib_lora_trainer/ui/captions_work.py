@@ -19,7 +19,7 @@ from lib_lora_trainer.ui import captions_files, captions_show, findings
 from lib_lora_trainer.ui.captions_bench import Previewed
 from lib_lora_trainer.ui.captions_form import CaptionsTab
 from lib_lora_trainer.ui.fields import Field
-from lib_lora_trainer.ui.page import Updates
+from lib_lora_trainer.ui.page import Updates, shielded
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
 from lib_lora_trainer.ui.tools_panel import error_html, progress_html, said_html, tellings
@@ -61,15 +61,7 @@ class Workbench:
 
     def guarded(self, work: Callable[..., Updates]) -> Callable[..., Updates]:
         """Return `work` with the user's mistakes shown instead of raised."""
-
-        @functools.wraps(work)
-        def told(*entered: Any) -> Updates:
-            try:
-                return work(*entered)
-            except TrainerError as error:
-                return self.failed(error, ())
-
-        return told
+        return shielded(work, lambda error: self.failed(error, ()))
 
     def starter(
         self,

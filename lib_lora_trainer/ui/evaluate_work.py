@@ -14,7 +14,7 @@ from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, ProblemsFound, RunConflict, TrainerError
 from lib_lora_trainer.ui import findings
 from lib_lora_trainer.ui.fields import Field
-from lib_lora_trainer.ui.page import Updates
+from lib_lora_trainer.ui.page import Updates, shielded
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
 from lib_lora_trainer.ui.tools_panel import error_html, progress_html, said_html, tellings
@@ -63,13 +63,10 @@ class Evaluator:
         """Return `work` with the user's mistakes shown instead of raised; its outputs include `self.outputs`."""
 
         @functools.wraps(work)
-        def told(*entered: Any) -> Updates:
-            try:
-                return {self.tab.said: "", self.tab.beside: "", **work(*entered)}
-            except TrainerError as error:
-                return self.failed(error, ())
+        def cleared(*entered: Any) -> Updates:
+            return {self.tab.said: "", self.tab.beside: "", **work(*entered)}
 
-        return told
+        return shielded(cleared, lambda error: self.failed(error, ()))
 
     def sending(self, work: Callable[..., Updates]) -> Callable[..., Updates]:
         """Return `work`, guarded, with nothing left to be sent to txt2img unless it says what."""

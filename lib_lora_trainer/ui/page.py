@@ -106,6 +106,19 @@ class Page:
         }  # fmt: skip
 
 
+def shielded(work: Callable[..., Updates], failed: Callable[[TrainerError], Updates]) -> Callable[..., Updates]:
+    """Return `work` with the user's mistakes shown, as `failed` says, instead of raised."""
+
+    @functools.wraps(work)
+    def guarded(*entered: Any) -> Updates:
+        try:
+            return work(*entered)
+        except TrainerError as error:
+            return failed(error)
+
+    return guarded
+
+
 def told(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
     """Return `work` with the user's mistakes shown in the notice below the bar instead of raised."""
 

@@ -18,7 +18,7 @@ from lib_lora_trainer.dataset.thumbnails import thumbnail
 from lib_lora_trainer.dataset.tools.entries import Entry
 from lib_lora_trainer.plan.describe import duration
 from lib_lora_trainer.ui import findings, reg_form, reg_gallery, reg_list, reg_making, reg_options, reg_state
-from lib_lora_trainer.ui.page import Updates
+from lib_lora_trainer.ui.page import Updates, shielded
 from lib_lora_trainer.ui.pictures import address
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.reg_form import Held, Listed, RegTab
@@ -48,15 +48,7 @@ class Bench:
 
     def guarded(self, work: Callable[..., Updates]) -> Callable[..., Updates]:
         """Return `work` with the user's mistakes shown instead of raised."""
-
-        @functools.wraps(work)
-        def told(*entered: Any) -> Updates:
-            try:
-                return work(*entered)
-            except TrainerError as error:
-                return self.failed(error)
-
-        return told
+        return shielded(work, self.failed)
 
     def wish(self, session: Session, held: Held, entered: Sequence[Any]) -> Wish:
         """Return what a browser asks for. Raises ConfigError while its form shows another project's settings."""

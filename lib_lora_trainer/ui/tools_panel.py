@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -18,7 +17,7 @@ from lib_lora_trainer.dataset.duplicates import Found
 from lib_lora_trainer.dataset.journal import history
 from lib_lora_trainer.dataset.tools.entries import Entry
 from lib_lora_trainer.ui import findings, tools_catalog, tools_form, tools_jobs
-from lib_lora_trainer.ui.page import Updates
+from lib_lora_trainer.ui.page import Updates, shielded
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
 from lib_lora_trainer.ui.tools_catalog import OWN_LANCZOS
@@ -38,15 +37,7 @@ class Panel:
 
     def guarded(self, work: Callable[..., Updates]) -> Callable[..., Updates]:
         """Return `work` with the user's mistakes shown in the panel instead of raised."""
-
-        @functools.wraps(work)
-        def told(*entered: Any) -> Updates:
-            try:
-                return work(*entered)
-            except TrainerError as error:
-                return {self.tools.said: findings.notice([str(error)], "error")}
-
-        return told
+        return shielded(work, lambda error: {self.tools.said: findings.notice([str(error)], "error")})
 
     def steps(self, work: Callable[..., Iterator[Updates]]) -> Callable[..., Iterator[Updates]]:
         """Return `work`, which yields updates, with the user's mistakes shown in the panel instead of raised."""
