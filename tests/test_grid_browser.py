@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import shutil
 from itertools import product
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from lib_lora_trainer.evaluate import grid_page  # noqa: E402
-from lib_lora_trainer.evaluate.grid_cells import Grid, Side  # noqa: E402
-from lib_lora_trainer.evaluate.grid_page import Picture  # noqa: E402
+import browsing
+from lib_lora_trainer.evaluate import grid_page
+from lib_lora_trainer.evaluate.grid_cells import Grid, Side
+from lib_lora_trainer.evaluate.grid_page import Picture
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 SIDES = (
     Side("Weight", ("Weight 0.5", "Weight 1")),
     Side("Epoch", ("Epoch 1", "Epoch 2")),
@@ -35,7 +33,7 @@ def data_uri(colour: tuple[int, int, int]) -> str:
 
 
 @pytest.fixture
-def page(tmp_path):
+def page(browser, tmp_path):
     places = [place for place in product(range(2), range(2), (0,), range(2)) if place != (1, 1, 0, 1)]
     pictures = [
         Picture(data_uri((30 * number, 0, 0)), f"info {number}\nSteps: 2", f"prompt {number}", 64, 32)
@@ -43,18 +41,13 @@ def page(tmp_path):
     ]
     shown = {place: number for number, place in enumerate(places)}
     (tmp_path / "grid.html").write_text(grid_page.write("Grid", Grid(SIDES, {}, ()), pictures, shown), encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 900, "height": 700})
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        opened = context.new_page()
+    with browsing.opened(browser, "about:blank", (900, 700)) as made:
+        made.context.grant_permissions(["clipboard-read", "clipboard-write"])
         wrong: list[str] = []
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        opened.goto((tmp_path / "grid.html").as_uri())
-        yield opened
+        made.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        made.goto((tmp_path / "grid.html").as_uri())
+        yield made
         assert wrong == []
-        browser.close()
 
 
 def names(page) -> str:

@@ -1,8 +1,5 @@
 """The Captions step in a real browser: the gallery beside its captions, editing by keyboard, chips, completion, filters."""
 
-import os
-import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,20 +7,18 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from fake_host import FakeHost  # noqa: E402
-from lib_lora_trainer.app import projects  # noqa: E402
-from lib_lora_trainer.config.data import SourceConfig  # noqa: E402
-from lib_lora_trainer.config.paths import put  # noqa: E402
-from lib_lora_trainer.ui import serve  # noqa: E402
-from lib_lora_trainer.ui.session import opened  # noqa: E402
+import browsing
+from lib_lora_trainer.app import projects
+from lib_lora_trainer.config.data import SourceConfig
+from lib_lora_trainer.config.paths import put
+from lib_lora_trainer.ui.session import opened
 
 COUNT = 200
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 BOX = "[data-caption=text]"
 
 
@@ -57,34 +52,16 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        opened_browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened_browser
-        opened_browser.close()
-
-
 @pytest.fixture
 def page(browser: Any, tmp_path: Path, pictures: Path) -> Iterator[Any]:
     project = projects.create(tmp_path / "projects", "p")
     config = put(projects.load(project).config, "data.sources", (SourceConfig(str(pictures.parent)),))
     projects.save(project, put(config, "data.resolution", 64), opened(tmp_path / "projects", "p").version)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = serve.serve(FakeHost(tmp_path / "Lora"), tmp_path / "projects", port, block=False)
-    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
-        made, errors = context.new_page(), []
-        made.set_default_timeout(15_000)
-        made.on("pageerror", lambda error: errors.append(str(error)))
-        made.goto(f"http://127.0.0.1:{port}")
+    with browsing.served(tmp_path) as address, browsing.opened(browser, address, seconds=15) as made:
         total(made, COUNT)
         step(made, "Captions")
         made.wait_for_selector("#lora_trainer_caption[data-state=ready]")
         yield made
-        assert errors == []
-    blocks.close()
 
 
 def test_captions_are_edited_by_keyboard_alone(page: Any, pictures: Path) -> None:

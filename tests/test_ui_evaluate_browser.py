@@ -1,9 +1,6 @@
 """The Evaluate step in a real browser: the way from a run that ended to its result, to txt2img and to baking."""
 
 import json
-import os
-import shutil
-import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,23 +9,21 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from PIL import Image  # noqa: E402
-from PIL.PngImagePlugin import PngInfo  # noqa: E402
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from fake_host import FakeHost  # noqa: E402
-from lib_lora_trainer.app import projects, runs  # noqa: E402
-from lib_lora_trainer.base.events import Finished, to_json  # noqa: E402
-from lib_lora_trainer.config.run import RunConfig  # noqa: E402
-from lib_lora_trainer.evaluate import findings, pick_report  # noqa: E402
-from lib_lora_trainer.evaluate.pick import Cell, Trial  # noqa: E402
-from lib_lora_trainer.evaluate.pick_options import PickOptions, shots  # noqa: E402
-from lib_lora_trainer.evaluate.pick_subject import Part, Scene, Subject  # noqa: E402
-from lib_lora_trainer.ui import serve  # noqa: E402
+import browsing
+from lib_lora_trainer.app import projects, runs
+from lib_lora_trainer.base.events import Finished, to_json
+from lib_lora_trainer.config.run import RunConfig
+from lib_lora_trainer.evaluate import findings, pick_report
+from lib_lora_trainer.evaluate.pick import Cell, Trial
+from lib_lora_trainer.evaluate.pick_options import PickOptions, shots
+from lib_lora_trainer.evaluate.pick_subject import Part, Scene, Subject
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 INFOTEXT = 'sks, "quoted" <b>\nNegative prompt: bad\nSteps: 4, Seed: 1'
 # What the page has beside the tab in the WebUI, as far as the script touches it; `pressed` is what ↙ would read.
 TXT2IMG = """() => {
@@ -65,14 +60,6 @@ def stored(folder: Path, names: list[str]) -> None:
     pick_report.write(folder / "report.json", report)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     project = projects.create(tmp_path / "projects", "p")
@@ -84,21 +71,11 @@ def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     ended = Finished("done", 30, tuple(map(str, files)), 1.0)
     (project.runs / run / runs.JOURNAL).write_text(to_json(ended) + "\n", encoding="utf-8")
     stored(project.runs / run / "pick", [file.stem for file in files])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = serve.serve(FakeHost(tmp_path / "Lora"), tmp_path / "projects", port, block=False)
-    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
-        made, errors = context.new_page(), []
-        made.set_default_timeout(20_000)
-        made.on("pageerror", lambda error: errors.append(str(error)))
-        made.goto(f"http://127.0.0.1:{port}")
+    with browsing.served(tmp_path) as address, browsing.opened(browser, address, seconds=20) as made:
         made.wait_for_selector("#lora_trainer_state[data-project=p]", state="attached")
         made.locator("#lora_trainer_steps > .tab-nav > button", has_text="Train").click()
         made.wait_for_selector("#lora_trainer_live [data-evaluate]")
         yield made
-        assert errors == []
-    blocks.close()
 
 
 def test_from_a_run_that_ended_to_txt2img_and_to_baking(page: Any) -> None:

@@ -1,9 +1,6 @@
 """The gallery's script in a real browser: drawn as far as it is in sight, used by keyboard, mouse and touch."""
 
 import json
-import os
-import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +8,18 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from fake_host import FakeHost  # noqa: E402
-from lib_lora_trainer.app import projects  # noqa: E402
-from lib_lora_trainer.config.data import SourceConfig  # noqa: E402
-from lib_lora_trainer.config.paths import put  # noqa: E402
-from lib_lora_trainer.ui import serve  # noqa: E402
-from lib_lora_trainer.ui.session import opened  # noqa: E402
+import browsing
+from lib_lora_trainer.app import projects
+from lib_lora_trainer.config.data import SourceConfig
+from lib_lora_trainer.config.paths import put
+from lib_lora_trainer.ui.session import opened
 
 COUNT = 300
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 
 
 def chosen(page: Any) -> list[str]:
@@ -55,36 +50,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        opened_browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened_browser
-        opened_browser.close()
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     project = projects.create(folder / "projects", "p")
     config = put(projects.load(project).config, "data.sources", (SourceConfig(str(pictures.parent)),))
     projects.save(project, put(config, "data.resolution", 64), opened(folder / "projects", "p").version)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = serve.serve(FakeHost(folder / "Lora"), folder / "projects", port, block=False)
-    yield f"http://127.0.0.1:{port}"
-    blocks.close()
+    with browsing.served(folder) as made:
+        yield made
 
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
-        made, errors = context.new_page(), []
-        made.on("pageerror", lambda error: errors.append(str(error)))
-        made.goto(address)
+    with browsing.opened(browser, address) as made:
         wait_for(made, "total", str(COUNT))
         yield made
-        assert errors == []
 
 
 def test_only_what_is_in_sight_is_drawn_and_the_rest_when_it_comes(page: Any) -> None:

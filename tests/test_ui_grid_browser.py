@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -12,18 +10,18 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from lib_lora_trainer.app.grid_store import Kept  # noqa: E402
-from lib_lora_trainer.evaluate.grid_cells import Side  # noqa: E402
-from lib_lora_trainer.evaluate.grid_page import Picture  # noqa: E402
-from lib_lora_trainer.ui import evaluate_grid_show  # noqa: E402
+import browsing
+from lib_lora_trainer.app.grid_store import Kept
+from lib_lora_trainer.evaluate.grid_cells import Side
+from lib_lora_trainer.evaluate.grid_page import Picture
+from lib_lora_trainer.ui import evaluate_grid_show
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 SIDES = (
     Side("Weight", ("Weight 0.5", "Weight 1")),
     Side("Epoch", ("Epoch 1", "Epoch 2")),
@@ -46,7 +44,7 @@ def grid_in(folder: Path) -> str:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     style = (ROOT / "style.css").read_text(encoding="utf-8")
     script = (ROOT / "javascript" / "lora_trainer_grid.js").read_text(encoding="utf-8")
     html = grid_in(tmp_path).replace("file=", "file://")
@@ -55,16 +53,8 @@ def page(tmp_path: Path) -> Iterator[Any]:
         f'<div id="lora_trainer_root" data-txt2img="1">{html}</div>',
         encoding="utf-8",
     )
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 900, "height": 700})
-        opened.set_default_timeout(10_000)
-        wrong: list[str] = []
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.goto((tmp_path / "page.html").as_uri())
-        yield opened
-        assert wrong == []
-        browser.close()
+    with browsing.opened(browser, (tmp_path / "page.html").as_uri(), (900, 700), 10) as made:
+        yield made
 
 
 def names(page: Any) -> str:

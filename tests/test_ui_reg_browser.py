@@ -1,8 +1,5 @@
 """Reviewing regularization images in a real browser: selecting by mouse and keyboard, removing, undo, tags by a click."""
 
-import os
-import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,21 +7,19 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
-from fake_host import FakeHost  # noqa: E402
-from lib_lora_trainer.app import projects, reg_folder, reg_project  # noqa: E402
-from lib_lora_trainer.config.data import DataConfig, SourceConfig  # noqa: E402
-from lib_lora_trainer.config.run import RunConfig  # noqa: E402
-from lib_lora_trainer.ui import serve  # noqa: E402
-from tool_cases import picture  # noqa: E402
+import browsing
+from lib_lora_trainer.app import projects, reg_folder, reg_project
+from lib_lora_trainer.config.data import DataConfig, SourceConfig
+from lib_lora_trainer.config.run import RunConfig
+from tool_cases import picture
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to be seen")
+pytestmark = browsing.needed
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     root = tmp_path / "pictures" / "2_sks"
     for number in range(3):
         picture(root / f"p{number}.png", (96, 96), caption=f"sks, hat, number {number}", seed=number)
@@ -33,22 +28,10 @@ def page(tmp_path: Path) -> Iterator[Any]:
     projects.save(project, RunConfig(triggers=("sks",), data=data), projects.load(project).version)
     for number in range(8):
         picture(reg_project.folder(project) / "sks" / f"p{number}.png", (64, 64), caption=f"hat {number}", seed=number)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    blocks = serve.serve(FakeHost(tmp_path / "Lora"), tmp_path / "projects", port, block=False)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        made, errors = browser.new_page(viewport={"width": 1200, "height": 900}), []
-        made.set_default_timeout(30_000)
-        made.on("pageerror", lambda error: errors.append(str(error)))
-        made.goto(f"http://127.0.0.1:{port}")
+    with browsing.served(tmp_path) as address, browsing.opened(browser, address) as made:
         made.locator("#lora_trainer_steps > .tab-nav > button", has_text="Reg images").click()
         made.wait_for_selector(".lora-trainer-reg-field figure")
         yield made
-        assert errors == []
-        browser.close()
-    blocks.close()
 
 
 def chosen(page: Any) -> list[str]:
