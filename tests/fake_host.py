@@ -55,6 +55,9 @@ class FakeHost:
     def adapter_folder(self) -> str:
         return str(self.folder)
 
+    def preset_files(self, name: str) -> tuple[Path, ...]:
+        return tuple(self.folder.glob(f"*/scripts/{name}"))
+
     def announce(self, path: str) -> None:
         self.announced.append(path)
 

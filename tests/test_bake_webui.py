@@ -214,7 +214,7 @@ def test_presets_of_the_other_extension_are_read(webui, host, weights_in_prompts
     assert np.array_equal(pixels(webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE>")), wanted)
     part = pixels(webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE:lbwe=HALF>"))
     assert not np.array_equal(part, wanted)
-    stem = baked(webui, host, "lbw-theirs", VECTOR, elements="HALF", element_presets=folder / "elempresets.txt")
+    stem = baked(webui, host, "lbw-theirs", VECTOR, elements="HALF", element_presets=(folder / "elempresets.txt",))
     webui.txt2img(f"a cat <lora:{stem}:1>")
     there = merged_weights(webui)
     webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE:lbwe=HALF>")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from evaluate_page import TRIGGER, Step
 from lib_lora_trainer.base.errors import ConfigError, UserError
 from lib_lora_trainer.ui import evaluate_bake_actions
-from lib_lora_trainer.workshop import presets
+from lib_lora_trainer.workshop import elements, presets
 
 
 @pytest.fixture
@@ -89,6 +89,21 @@ def test_presets_fill_in_and_can_be_kept(step, tmp_path):
     other.write_text("SUNDAY:1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0\n", encoding="utf-8")
     step.do("bake_presets", "blur", bake_presets=str(other))
     assert "SUNDAY" in step.of("bake_preset", "choices") and "MINE" not in step.of("bake_preset", "choices")
+
+
+def test_presets_of_another_extension_are_offered_and_the_users_own_count_more(step):
+    theirs = step.host.adapters / "lora-block-weight" / "scripts"
+    theirs.mkdir(parents=True)
+    (theirs / presets.FILE).write_text(f"SUNDAY:0{',0' * 16}\n", encoding="utf-8")
+    (theirs / elements.FILE).write_text("HALF:IN01:attn:0.5\n", encoding="utf-8")
+    step.look()
+    assert "SUNDAY" in step.of("bake_preset", "choices")
+    step.do("bake_preview", bake_blocks="SUNDAY", bake_name="a")
+    assert "nothing would be left" in step.text("evaluate_said")
+    step.do("bake_keep", bake_blocks="BASE,IN01", bake_keep_name="SUNDAY")
+    assert (theirs / presets.FILE).read_text(encoding="utf-8").startswith("SUNDAY:0"), "it is not ours to change"
+    step.do("bake_preview", bake_blocks="SUNDAY", bake_elements="HALF", bake_name="a")
+    assert step.text("evaluate_said") == "" and "elements IN01:attn:0.5" in step.text("bake_drafted")
 
 
 def test_a_tag_of_a_prompt_says_blocks_and_weights(step):

@@ -182,6 +182,15 @@ def test_ones_own_grid_of_three_axes_and_seeds(step):
     assert any(tag.startswith("mikori, red hat <lora:mikori:0.2:0.5:lbw=") for tag in tags)
 
 
+def test_block_weights_may_be_presets_that_were_kept(step):
+    axes(step, ("blocks", "MINE\nALL"))
+    step.do("grid_preview")
+    assert "MINE" in said(step)
+    step.place.own_presets.write_text(f"MINE:1{',0' * 16}\n", encoding="utf-8")
+    step.do("grid_preview")
+    assert said(step) == "" and "2 different images" in step.text("grid_draft")
+
+
 def test_mistakes_are_told_beside_their_fields_and_leave_nothing(step):
     enter(step)
     axes(step, ("weight", "1"), ("", "ignored"), ("steps", "5\nmany"))

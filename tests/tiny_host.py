@@ -167,5 +167,8 @@ class TinyHost:
     def adapter_folder(self) -> str:
         return str(self.adapters)
 
+    def preset_files(self, name: str) -> tuple[Path, ...]:
+        return tuple(self.adapters.glob(f"*/scripts/{name}"))  # as of another extension
+
     def announce(self, path: str) -> None:
         self.announced.append(path)

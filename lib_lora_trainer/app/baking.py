@@ -31,7 +31,7 @@ class Request:
 
     blocks: a preset's name, a vector or blocks, "" for all at 1; elements: an elemental preset or directives, "" for
     none; unet, text: weights on top; rebase: the strength that becomes 1. family: "" to read it off the file.
-    presets, element_presets: files in lora-block-weight's format, or None. seed, x: of R and U, and of X.
+    presets, element_presets: files in lora-block-weight's format, the last one counts. seed, x: of R and U, and of X.
     """
 
     file: Path
@@ -42,8 +42,8 @@ class Request:
     text: float = 1.0
     rebase: float = 1.0
     family: Family | None = None
-    presets: Path | None = None
-    element_presets: Path | None = None
+    presets: tuple[Path, ...] = ()
+    element_presets: tuple[Path, ...] = ()
     seed: int = 0
     x: float = 1.0
     overwrite: bool = False
@@ -142,17 +142,14 @@ def _metadata(path: Path) -> dict[str, str]:
 def _vector(request: Request, family: Family) -> vectors.Vector:
     if not request.blocks.strip():
         return vectors.flat(1.0, family)
-    known = presets.read(request.presets) if request.presets else presets.Presets()
-    return presets.choose(request.blocks, family, known, vectors.Draws(request.seed, request.x))
+    draws = vectors.Draws(request.seed, request.x)
+    return presets.choose(request.blocks, family, presets.read_all(request.presets), draws)
 
 
 def _directives(request: Request) -> elements.Directives:
     if not request.elements.strip():
         return ()
-    own = elements.parse_file(elements.DEFAULTS)
-    return elements.choose(
-        request.elements.strip(), elements.read(request.element_presets) if request.element_presets else own
-    )
+    return elements.choose(request.elements.strip(), elements.read_all(request.element_presets))
 
 
 def _notes(request: Request, made: Draft) -> Iterator[str]:

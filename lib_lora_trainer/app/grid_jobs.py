@@ -49,10 +49,14 @@ _TIMED = 3  # images after which the rest is estimated: the first one loads and 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. folder: where images, sheets and page go."""
+    """What is asked for. folder: where images, sheets and page go.
+
+    presets: files of block weights, of which the last one counts; read where the settings name none.
+    """
 
     config: GridConfig
     folder: Path
+    presets: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def draft(studio: Studio, request: Request) -> Draft:
     if found:
         raise ProblemsFound(tuple(found))
     family = studio.family()
-    known = presets.read(Path(request.config.presets)) if request.config.presets else presets.Presets()
+    known = presets.read_all([Path(request.config.presets)] if request.config.presets else request.presets)
     made = grid_cells.build(request.config, lambda scene: settled(scene, family, known))
     problems = (*_missing_files(made.todo), *studio.problems(made.todo))
     if problems:

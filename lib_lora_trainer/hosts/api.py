@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -110,6 +111,9 @@ class Host(Protocol):
 
     def adapter_folder(self) -> str:
         """Return the folder in which the host looks for adapters."""
+
+    def preset_files(self, name: str) -> tuple[Path, ...]:
+        """Return the files of this name (`lbwpresets.txt`, …) in which prompts here find block weights; the last one counts."""
 
     def announce(self, path: str) -> None:
         """Tell the host that an adapter file is new, so that its own list shows it."""

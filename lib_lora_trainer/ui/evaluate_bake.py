@@ -127,7 +127,7 @@ def _form() -> dict[str, Any]:
             made["x"] = _number("X", 1.0, "x", "What X in a vector stands for.")
         made["presets"] = gr.Textbox(
             label="Presets file", placeholder="/path/to/lbwpresets.txt", max_lines=1, elem_id="lora_trainer_bake_presets",
-            info="Your own presets, in the format of LoRA Block Weight. Empty: the file that lbw= in txt2img reads, too.",
+            info="Your own presets, in the format of LoRA Block Weight. Empty: the files that lbw= in txt2img reads, too.",
         )  # fmt: skip
         with gr.Row(elem_classes="lora-trainer-actions"):
             made["keep_name"] = gr.Textbox(

@@ -22,7 +22,7 @@ from lib_lora_trainer.ui.evaluate_work import Evaluator, Made, Maker
 from lib_lora_trainer.ui.page import QUIET, WORKING, Page, Updates
 from lib_lora_trainer.ui.place import Place
 from lib_lora_trainer.ui.session import Session, project_of
-from lib_lora_trainer.workshop import presets, prompt
+from lib_lora_trainer.workshop import elements, presets, prompt
 
 if TYPE_CHECKING:
     from lib_lora_trainer.ui.evaluate_bake import BakePanel
@@ -90,10 +90,9 @@ def _wire_presets(evaluator: Evaluator, page: Page, panel: BakePanel) -> None:
 
     def keep(path: str, name: str, blocks: str) -> Updates:
         evaluator.place.gate()
-        file, family = _presets(evaluator.place, path), _family(evaluator.place)
-        known = presets.read(file)
-        vector = presets.choose(blocks or "", family, known)
-        presets.save(file, presets.with_preset(known, (name or "").strip(), vector))
+        file = _given(path) if (path or "").strip() else evaluator.place.own_presets
+        vector = presets.choose(blocks or "", _family(evaluator.place), presets.read_all(_files(evaluator.place, path)))
+        presets.save(file, presets.with_preset(presets.read(file), (name or "").strip(), vector))
         text = evaluate_bake_show.kept_html((name or "").strip(), file)
         return {panel.preset: gr.update(choices=names(evaluator.place, path)), page.evaluate.said: text}
 
@@ -105,14 +104,17 @@ def _wire_presets(evaluator: Evaluator, page: Page, panel: BakePanel) -> None:
 
 
 def names(place: Place, path: str) -> list[str]:
-    """Return the presets for the loaded model. path: of a file with the user's own, "" for the usual one."""
-    return list(presets.read(_presets(place, path)).names(_family(place)))
+    """Return the presets for the loaded model. path: of a file with the user's own, "" for the usual ones."""
+    return list(presets.read_all(_files(place, path)).names(_family(place)))
 
 
-def _presets(place: Place, path: str | None) -> Path:
-    """Return the file of the user's own presets; beside the projects, where `lbw=` in the WebUI reads it, too."""
-    given = (path or "").strip()
-    return Path(given).expanduser() if given else place.projects.parent / presets.FILE
+def _files(place: Place, path: str | None) -> tuple[Path, ...]:
+    """Return the files of presets: the one that was entered, or the usual ones."""
+    return (_given(path),) if (path or "").strip() else place.presets
+
+
+def _given(path: str | None) -> Path:
+    return Path((path or "").strip()).expanduser()
 
 
 def _family(place: Place) -> Family:
@@ -149,12 +151,11 @@ def _baking(evaluator: Evaluator) -> Maker:
 
 
 def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> Request:
-    run, file, own, blocks, elements, unet, text, rebase, seed, x, path, name = entered
+    run, file, own, blocks, kinds, unet, text, rebase, seed, x, path, name = entered
     place, source = evaluator.place, _source(evaluator, session, run, (file, own))
     stem = (name or "").strip().removesuffix(".safetensors")
     check_name(stem, "name of the new file")
-    given = read_prompt(blocks or "", elements or "", (_number(unet, "UNet"), _number(text, "Text encoder")))
-    known = _presets(place, path)
+    given = read_prompt(blocks or "", kinds or "", (_number(unet, "UNet"), _number(text, "Text encoder")))
     return Request(
         file=source,
         output=Path(place.host.adapter_folder()) / f"{stem}.safetensors",
@@ -163,7 +164,8 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
         unet=given[2],
         text=given[3],
         rebase=_number(rebase, "Rebase"),
-        presets=known if known.exists() else None,
+        presets=_files(place, path),
+        element_presets=place.host.preset_files(elements.FILE),
         seed=int(_number(seed, "Seed of R and U")),
         x=given[4] if given[4] is not None else _number(x, "X"),
     )

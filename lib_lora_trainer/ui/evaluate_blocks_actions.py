@@ -120,7 +120,7 @@ def _wire_offers(evaluator: Evaluator, page: Page, panel: BlocksPanel) -> None:
     def keep(session: Session, run: str | None, file: str | None, name: str | None) -> Updates:
         place.gate()
         (found, family), called = results.smallest(place, session, run, file), (name or "").strip()
-        listed = place.projects.parent / presets.FILE  # where `lbw=` in the WebUI reads it, too
+        listed = place.own_presets
         vector = presets.choose(found.preset, family)
         presets.save(listed, presets.with_preset(presets.read(listed), called, vector))
         text = f"{called} is in {listed} now; lbw={called} in a prompt means it, too."

@@ -122,7 +122,8 @@ def preparing(evaluator: Evaluator, ready: str = "") -> Maker:
             config, name = _ready(evaluator.place, session, folder, ready, plain, more), ready
             entered = replace(entered, kinds=tuple(axis.kind for axis in config.axes) + ("",) * (3 - len(config.axes)))
         with _at_their_sides(entered):
-            draft = grid_jobs.draft(studio_of(evaluator.place), Request(config, grid_store.place(folder, name)))
+            request = Request(config, grid_store.place(folder, name), evaluator.place.presets)
+            draft = grid_jobs.draft(studio_of(evaluator.place), request)
         yield Made(Prepared(run, name, config, draft.lines(), len(draft.missing)))
 
     return make
@@ -157,7 +158,7 @@ def making(evaluator: Evaluator) -> Maker:
         entered = Entered.of(rest)
         folder = folder_of(evaluator.place, session, run)
         config, name = settings(folder, entered), entered.name or OWN
-        request = Request(config, grid_store.place(folder, name))
+        request = Request(config, grid_store.place(folder, name), evaluator.place.presets)
         with _at_their_sides(entered):
             yield from _made(evaluator, Written(session, run, name), request, control)
 
@@ -170,7 +171,7 @@ def continuing(evaluator: Evaluator) -> Maker:
     def make(session: Session, raw: Sequence[Any], control: Control) -> Iterator[Any]:
         run, name = raw
         place = grid_store.place(folder_of(evaluator.place, session, run), name or "")
-        request = Request(grid_store.settings(place), place)
+        request = Request(grid_store.settings(place), place, evaluator.place.presets)
         yield from _made(evaluator, Written(session, run, name), request, control)
 
     return make

@@ -12,6 +12,7 @@ from lib_lora_trainer.evaluate.grid_studio import Studio
 from lib_lora_trainer.hosts.api import Host
 from lib_lora_trainer.ui.scans import Scans
 from lib_lora_trainer.ui.searches import Searches
+from lib_lora_trainer.workshop import presets
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,13 @@ class Place:
     searches: Searches
     taggers: tag_jobs.Place | None = None
     studio: Studio | None = None
+
+    @property
+    def own_presets(self) -> Path:
+        """Where the user's own block weights are kept: beside the projects, where `lbw=` in the WebUI reads them, too."""
+        return self.projects.parent / presets.FILE
+
+    @property
+    def presets(self) -> tuple[Path, ...]:
+        """The files of block weights that prompts here read, and the user's own, which counts most."""
+        return tuple(dict.fromkeys([*self.host.preset_files(presets.FILE), self.own_presets]))

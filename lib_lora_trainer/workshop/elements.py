@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +86,20 @@ def parse_file(text: str) -> dict[str, str]:
     return found
 
 
-def read(path: Path) -> dict[str, str]:
-    """Return the program's own entries and those of a file, which may not exist. Raises DataError for other than text."""
-    own = parse_file(DEFAULTS)
-    if not path.exists():
-        return own
-    try:
-        return own | parse_file(path.read_bytes().decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as elemental presets ({error}). Save it as UTF-8 text.") from error
+def read_all(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the program's own entries and those of files, which may not exist; of one name the last counts.
+
+    Raises DataError for other than text.
+    """
+    found = parse_file(DEFAULTS)
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            found |= parse_file(path.read_bytes().decode("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as elemental presets ({error}). Save it as UTF-8 text.") from error
+    return found
 
 
 def choose(text: str, entries: dict[str, str]) -> Directives:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +123,11 @@ def read(path: Path) -> Presets:
         return parse_file(path.read_bytes().decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as presets ({error}). Save it as UTF-8 text.") from error
+
+
+def read_all(paths: Iterable[Path]) -> Presets:
+    """Return the presets of several files, of which the last one counts. Raises DataError as `read`."""
+    return Presets(tuple(line for path in paths for line in read(path).lines))
 
 
 def save(path: Path, presets: Presets) -> None:

@@ -110,6 +110,10 @@ class StandaloneHost:
         """Return the folder for adapter files."""
         return str(self._adapters)
 
+    def preset_files(self, name: str) -> tuple[Path, ...]:  # noqa: ARG002
+        """Return none: there are no prompts here that name block weights."""
+        return ()
+
     def announce(self, path: str) -> None:
         """Note a new adapter file; this host keeps no list of them."""
         logger.info("new adapter: %s", path)

@@ -17,7 +17,6 @@ from lib_lora_trainer.base.families import Family
 from lib_lora_trainer.workshop import elements, presets, prompt, vectors
 from lib_lora_trainer.workshop.bake import Weights
 from lib_lora_trainer.workshop.places import place_of
-from lib_lora_trainer.workshop.presets import Presets
 from lib_lora_trainer.workshop.prompt import Tag
 
 _LOG = logging.getLogger(__name__)
@@ -195,14 +194,10 @@ def _wish(items: Sequence[str], p: Any) -> Wish | None:
     draws = vectors.Draws(int(seeds[0]), tag.x)
     vector = vectors.flat(1.0, family)
     if tag.blocks:
-        lines = tuple(line for path in preset_files(presets.FILE) for line in presets.read(path).lines)
-        vector = presets.choose(tag.blocks, family, Presets(lines), draws)
+        vector = presets.choose(tag.blocks, family, presets.read_all(preset_files(presets.FILE)), draws)
     directives: elements.Directives = ()
     if tag.elements:
-        entries = elements.parse_file(elements.DEFAULTS)
-        for path in preset_files(elements.FILE):
-            entries |= elements.read(path)
-        directives = elements.choose(tag.elements, entries)
+        directives = elements.choose(tag.elements, elements.read_all(preset_files(elements.FILE)))
     return Wish(tag, Weights(vector, directives))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from modules import sd_samplers, shared
 
 from lib_lora_trainer.adapters.targets import Layer
 from lib_lora_trainer.hosts.api import ModelInfo, NamedUpscaler, Needs
-from lib_lora_trainer.hosts.webui import upscalers
+from lib_lora_trainer.hosts.webui import blockweights, upscalers
 from lib_lora_trainer.hosts.webui.lease import WebuiLease, check_needs
 from lib_lora_trainer.hosts.webui.loaded import examine
 from lib_lora_trainer.hosts.webui.restoring import lora_extension
@@ -43,6 +44,10 @@ class WebuiHost:
     def adapter_folder(self) -> str:
         """Return the folder that the built-in Lora extension reads, with subfolders."""
         return str(shared.cmd_opts.lora_dir)
+
+    def preset_files(self, name: str) -> tuple[Path, ...]:
+        """Return the files of this name that `lbw=` in prompts reads: another extension's, then our own."""
+        return blockweights.preset_files(name)
 
     def announce(self, path: str) -> None:  # noqa: ARG002
         """Have the built-in Lora extension list its folder anew; without that extension there is nothing to tell.
