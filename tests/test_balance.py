@@ -88,7 +88,7 @@ def test_folders_that_share_a_trigger_share_its_exposures(tmp_path):
 
 def test_a_trigger_has_to_be_in_most_captions(tmp_path):
     half = made(tmp_path, a=(2, "k", 1, {}), b=(2, "k", 1, {}))
-    half = replace(half, items=(replace(half.items[0], caption="x"), *half.items[1:]))
+    half = replace(half, items=(half.items[0]._replace(caption="x"), *half.items[1:]))
     assert shared_triggers(half, ("k",)) == {}
 
 

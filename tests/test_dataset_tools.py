@@ -15,7 +15,8 @@ from lib_lora_trainer.app import dataset_tools
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, DataError, ProblemsFound, RunConflict
 from lib_lora_trainer.base.events import Finished, Phase
-from lib_lora_trainer.dataset.formats import ORIENTATION, readable_extensions
+from lib_lora_trainer.dataset.exif import ORIENTATION
+from lib_lora_trainer.dataset.formats import readable_extensions
 from lib_lora_trainer.dataset.journal import Journal, history
 from lib_lora_trainer.dataset.pixels import open_grey, open_upright
 from lib_lora_trainer.dataset.scan import scan

@@ -9,7 +9,7 @@ from PIL import Image
 from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
 from lib_lora_trainer.dataset.buckets import Bucket, Placement
-from lib_lora_trainer.dataset.formats import ORIENTATION
+from lib_lora_trainer.dataset.exif import ORIENTATION
 from lib_lora_trainer.dataset.items import Item
 from lib_lora_trainer.dataset.masks import load_mask, same_shape
 from lib_lora_trainer.dataset.scan import scan

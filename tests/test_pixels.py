@@ -12,6 +12,7 @@ from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.config.data import DataConfig
 from lib_lora_trainer.dataset import formats
 from lib_lora_trainer.dataset.buckets import Bucket, Placement, place
+from lib_lora_trainer.dataset.exif import ORIENTATION
 from lib_lora_trainer.dataset.formats import inspect
 from lib_lora_trainer.dataset.pixels import load_pixels, open_upright
 from lib_lora_trainer.dataset.thumbnails import thumbnail
@@ -102,7 +103,7 @@ def test_a_very_long_picture_needs_little_memory(tmp_path):
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_exif_is_honoured(tmp_path, turn):
     exif = Image.Exif()
-    exif[formats.ORIENTATION] = turn
+    exif[ORIENTATION] = turn
     smooth(40, 24, seed=turn).save(tmp_path / "a.jpg", quality=95, exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")))
     facts = inspect(tmp_path / "a.jpg")
@@ -116,7 +117,7 @@ def test_a_turned_photograph_by_hand(tmp_path):
     stored = Image.new("RGB", (64, 32), (0, 0, 255))
     stored.paste((255, 0, 0), (0, 0, 16, 32))
     exif = Image.Exif()
-    exif[formats.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     stored.save(tmp_path / "a.png", exif=exif)
     upright = np.asarray(open_upright(tmp_path / "a.png"))
     assert upright.shape == (64, 32, 3)
@@ -288,7 +289,7 @@ def test_names_in_any_script(tmp_path):
 def test_thumbnails_are_kept_and_renewed(tmp_path):
     path, cache = tmp_path / "a.jpg", tmp_path / "cache"
     exif = Image.Exif()
-    exif[formats.ORIENTATION] = 6
+    exif[ORIENTATION] = 6
     smooth(400, 200).save(path, exif=exif)
     first = thumbnail(path, cache, 64)
     with Image.open(first) as small:

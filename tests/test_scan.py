@@ -12,6 +12,7 @@ from lib_lora_trainer.base.errors import DataError
 from lib_lora_trainer.config.data import CaptionConfig, DataConfig, SourceConfig
 from lib_lora_trainer.dataset import caption_files, formats
 from lib_lora_trainer.dataset.caption_files import find_caption, read_caption
+from lib_lora_trainer.dataset.exif import ORIENTATION
 from lib_lora_trainer.dataset.scan import scan
 
 WHERE = "data.sources[0].path"
@@ -289,7 +290,7 @@ def test_names_that_are_no_unicode_are_left_out_with_a_printable_warning(tmp_pat
 
 def test_turned_and_tiny_pictures(tmp_path):
     exif = Image.Exif()
-    exif[formats.ORIENTATION] = 8
+    exif[ORIENTATION] = 8
     picture(tmp_path / "turned.jpg", (80, 96), exif=exif)
     picture(tmp_path / "tiny.png", (1, 1))
     found = look(tmp_path)

@@ -58,7 +58,10 @@ def read_caption(path: Path | str, separator: str = " ") -> tuple[str, str]:
     for encoding in _candidates(data):
         text = _decoded(data, encoding)
         if text is not None:
-            return separator.join([line for line in map(str.strip, text.splitlines()) if line]), encoding
+            lines = text.splitlines()
+            if len(lines) == 1:  # as nearly all captions are
+                return lines[0].strip(), encoding
+            return separator.join([line for line in map(str.strip, lines) if line]), encoding
     raise DataError(f"{path}: is no text in any known encoding. Save it as UTF-8, or remove it.")
 
 

@@ -193,18 +193,18 @@ def _sorted_out(
     for entry in entries:
         name = entry.name
         _, dot, end = name.rpartition(".")
-        extension = dot + end.lower()
+        extension, file = dot + end.lower(), entry_is_file(entry)
         if name.startswith(".") or name == "__MACOSX":
             notes.litter += not name.startswith(".") or name.startswith("._")
-        elif entry_is_folder(entry):
+        elif not file and entry_is_folder(entry):
             subfolders.append(folder / name)
         elif dot and (extension in FORMATS or extension in OTHER_PICTURES):
             path = folder / name
-            if _usable_name(path, entry, notes):
+            if _usable_name(path, file, entry, notes):
                 (pictures if extension in readable else notes.foreign).append(path)
             else:
                 notes.explained = True
-        elif dot and extension in texts and entry_is_file(entry):
+        elif file and dot and extension in texts:
             captions[name] = folder / name
     for name in [name for name in captions if name.lower() == MULTIPLY_FILE]:
         if _multiplies(name, pictures):
@@ -212,13 +212,16 @@ def _sorted_out(
     return subfolders, tuple(pictures), captions
 
 
-def _usable_name(path: Path, entry: os.DirEntry[str], notes: _Notes) -> bool:
-    """Tell whether a file can be opened for what it is; otherwise it is left out and said."""
+def _usable_name(path: Path, file: bool, entry: os.DirEntry[str], notes: _Notes) -> bool:
+    """Tell whether what the listing has under a name can be opened as a picture; otherwise it is left out and said.
+
+    file: whether it leads to a regular file.
+    """
     name = str(path)
     where = name if name.isascii() else printable(name)
     if where != name:
         text, fix = "its name is not valid Unicode; it is left out.", "Rename the file or folder."
-    elif entry_is_file(entry):
+    elif file:
         return True
     elif entry.is_symlink():
         text, fix = "links to nothing and is left out.", "Restore or remove it."

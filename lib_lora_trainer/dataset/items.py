@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lib_lora_trainer.base.errors import Problem
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One usable picture with its caption.
 
     concept: the name of its `Concept`; repeats: exposures per epoch, whole or in thousandths (see `exposures`).

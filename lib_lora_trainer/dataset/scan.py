@@ -202,12 +202,13 @@ def _add_folder(
     name = _unused_name(folder.name, found.concepts)
     fallback, regularization = source.fallback(folder), source.config.regularization
     before, in_use = len(found.items), set[str]()
+    first = source.extensions[0] if source.extensions else ""
     inside = os.path.join(folder.path, "")  # noqa: PTH118 with the separator; as text, which paths are slow to become
     for path, facts in zip(folder.pictures, results, strict=True):
         if isinstance(facts, Problem):
             continue
         # The usual caption is in the listing already; asking the file system is for the unusual ones.
-        usual = path.stem + source.extensions[0] if source.extensions else ""
+        usual = path.stem + first if first else ""
         file, place = folder.texts.get(usual), f"{inside}{usual}"
         if file is None:
             file = find_caption(path, source.extensions)
@@ -217,8 +218,12 @@ def _add_folder(
         if not text and (file is None or text is not None):
             lacking.setdefault(fallback, ([], []))[0 if file is None else 1].append(path)
         mask = masks.get(path) if masks else None  # a path is slow to look up
-        size, text = (facts.width, facts.height), text or fallback
-        found.items.append(Item(path, name, folder.repeats, *size, text, file, source.index, regularization, mask))
+        found.items.append(
+            Item(
+                path, name, folder.repeats, facts.width, facts.height, text or fallback, file,
+                source.index, regularization, mask,
+            )
+        )  # fmt: skip
         found.fingerprints.append(facts.fingerprint)
     if len(found.items) > before:
         images = len(found.items) - before
