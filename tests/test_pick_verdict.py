@@ -61,12 +61,13 @@ def test_a_training_that_is_too_short_says_so_and_takes_the_last():
     # 0.7 · 0.95 are enough; the shares of 16 images of five tags round 0.42 to 34/80.
     assert f"about {0.7 * 0.95 / (34 / 80):.1f} times as many epochs" in finding.fix
     assert "Underbaked" in finding.text and "overbaked" not in kinds(verdict)
+    assert verdict.epochs == math.ceil(3 * 0.7 * 0.95 / (34 / 80)) == 5
 
 
 def test_a_training_that_is_right_takes_the_earliest_of_the_good():
     verdict = judge(trial(*(cell(n + 1, recall=r) for n, r in enumerate((0.1, 0.5, 0.9, 0.91, 0.92)))))
     assert verdict.length == "right" and verdict.choice.cell.epoch == 3
-    assert verdict.findings == ()
+    assert verdict.findings == () and verdict.epochs is None
     assert any("earlier epoch is taken" in text for text in verdict.why)
 
 
@@ -101,7 +102,7 @@ def test_a_training_that_is_too_long_takes_the_earlier_and_says_what_suffers():
         for n, (r, c, b, d) in enumerate(zip(rising, control, bleed, damaged, strict=True))
     ]
     verdict = judge(trial(*cells))
-    assert verdict.length == "too-long" and verdict.choice.cell.epoch == 2
+    assert verdict.length == "too-long" and verdict.choice.cell.epoch == verdict.epochs == 2
     (finding,) = verdict.findings
     assert finding.kind == "overbaked" and "m-000004 at weight 1" in finding.text
     assert "obeys 60% less" in finding.text and "Use m-000002" in finding.fix and "2 epochs are enough" in finding.fix
@@ -116,7 +117,7 @@ def test_a_single_file_that_is_overbaked_works_at_a_lower_weight():
     )
     verdict = judge(trial(*cells))
     assert verdict.length == "too-long" and verdict.choice.cell.weight == 0.6
-    assert verdict.choice.highest == 0.6
+    assert verdict.choice.highest == 0.6 and verdict.epochs is None, "which epoch would have been enough is not known"
     assert {"overbaked", "too-strong"} <= kinds(verdict)
     assert any("bake --rebase 0.6" in finding.fix for finding in verdict.findings)
 
@@ -140,9 +141,11 @@ def test_bleeding_outfits_are_told_apart_from_bleeding_without_a_trigger():
 def test_no_effect_recommends_nothing():
     verdict = judge(trial(*(cell(n, change=0.0) for n in (1, 2, 3))))
     assert (verdict.length, verdict.choice, kinds(verdict)) == ("no-effect", None, {"no-effect"})
+    assert verdict.epochs is None
     assert "learning rate" in verdict.findings[0].fix
     changed = judge(trial(*(cell(n, change=9.0) for n in (1, 2, 3))))
     assert changed.length == "too-short" and "captions have the trigger" in changed.findings[0].fix
+    assert changed.epochs == 6, "twice as many"
 
 
 def test_copying_is_found_and_a_cell_that_does_not_is_preferred():

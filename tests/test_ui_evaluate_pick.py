@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -14,7 +15,8 @@ pytest.importorskip("onnxruntime")
 
 from PIL import Image
 
-from evaluate_page import TAGGER, TRIGGER, Step
+from evaluate_page import TAGGER, TRIGGER, Step, settings
+from lib_lora_trainer.app import projects
 from lib_lora_trainer.base.events import Note, Phase, SampleMade
 from lib_lora_trainer.demo import world
 from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_options, evaluate_txt2img
@@ -119,6 +121,31 @@ def test_the_recommended_file_goes_to_txt2img_and_to_baking(step):
     path.unlink()
     step.do("pick_test")
     assert "does not exist any more" in step.text("evaluate_said") and step.shown("evaluate_to_txt2img") == ""
+
+
+def test_how_long_to_train_next_time_is_taken_over_and_can_be_taken_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    usual = settings(tmp_path)
+    step = Step(tmp_path, config=replace(usual, training=replace(usual.training, max_steps=3)))
+    step.look()
+    step.do("pick_train")
+    assert "no other number of epochs" in step.text("evaluate_said")
+    pick(step)
+    file = folder(step) / "report.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    for epochs in (None, 7, 2):
+        file.write_text(json.dumps({**report, "epochs": epochs}), encoding="utf-8")
+        step.look(step.run)
+        assert step.of("pick_train", "visible") is bool(epochs)
+    step.do("pick_train")
+    now = projects.load(step.project).config.training
+    assert (now.epochs, now.max_steps) == (2, 3) and step.shown("set_training_epochs") == 2
+    assert "Length of the next training" in step.text("notice")
+    assert step.values[step.page.session._id].undo.training.epochs == 3
+    file.write_text(json.dumps({**report, "epochs": 7}), encoding="utf-8")
+    step.do("pick_train")
+    now = projects.load(step.project).config.training
+    assert (now.epochs, now.max_steps) == (7, 0), "a limit that would end it earlier is lifted"
 
 
 def test_what_would_be_tried_is_said_first(step):

@@ -6,6 +6,7 @@ what was measured: it is told when it is large enough to see and not explained b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,12 +46,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to use, why, and what to change next. choice: None where nothing has an effect."""
+    """What to use, why, and what to change next. choice: None where nothing has an effect.
+
+    epochs: how many to train next time, None where the length is right or says nothing.
+    """
 
     length: Length
     choice: Choice | None
     why: tuple[str, ...]
     findings: tuple[Finding, ...]
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,25 @@ def judge(trial: Trial) -> Verdict:
     length = length_of(trial, choice)
     if length == "no-effect":
         return Verdict(length, None, ("No file changes the images at any weight.",), (_nothing(trial),))
-    return Verdict(length, choice, tuple(_why(trial, choice)), tuple(_findings(trial, choice, length)))
+    said = tuple(_why(trial, choice)), tuple(_findings(trial, choice, length))
+    return Verdict(length, choice, *said, _epochs(trial, choice, length))
+
+
+def _epochs(trial: Trial, choice: Choice, length: Length) -> int | None:
+    """Return how many epochs to train next time; None where a longer or shorter training is not what is missing."""
+    last = pick.at_weight(trial)[-1]
+    if length == "too-short" and last.epoch:
+        return math.ceil(last.epoch * _times(trial, choice))
+    if length == "too-long" and choice.cell.step < last.step and choice.cell.epoch:
+        return choice.cell.epoch
+    return None
+
+
+def _times(trial: Trial, choice: Choice) -> float:
+    """Return how many times as long a training that was too short should be."""
+    if not gain(choice.cell.recall, trial.base.recall).more:
+        return 2.0
+    return min(4.0, max(1.5, ENOUGH * trial.ceiling / max(rate(choice.cell.recall).mean, 0.01)))
 
 
 def length_of(trial: Trial, choice: Choice) -> Length:
@@ -179,8 +202,7 @@ def _findings(trial: Trial, choice: Choice, length: Length) -> Iterator[Finding]
 
 def _underbaked(trial: Trial, choice: Choice) -> Finding:
     learned = rate(choice.cell.recall).mean
-    risen = gain(choice.cell.recall, trial.base.recall)
-    if not risen.more:
+    if not gain(choice.cell.recall, trial.base.recall).more:
         text = (
             f"Underbaked: the trigger brings {learned:.0%} of its traits, no more than the base model does by chance."
         )
@@ -190,10 +212,8 @@ def _underbaked(trial: Trial, choice: Choice) -> Finding:
         )
         return Finding("underbaked", "error", text, fix)
     text = f"Underbaked: the trigger brings {learned:.0%} of its traits; {ENOUGH * trial.ceiling:.0%} are enough."
-    times = min(4.0, max(1.5, ENOUGH * trial.ceiling / max(learned, 0.01)))
-    fix = (
-        f"Train about {times:.1f} times as many epochs, or raise the learning rate or alpha; the run can be continued."
-    )
+    times = _times(trial, choice)
+    fix = f"Train about {times:.1f} times as many epochs, or raise the learning rate or alpha; the run can be continued."
     return Finding("underbaked", "warning", text, fix)
 
 

@@ -46,6 +46,7 @@ def content(report: Report) -> dict[str, Any]:
         "recommended": recommended,
         "why": list(verdict.why),
         "findings": [asdict(finding) for finding in verdict.findings],
+        "epochs": verdict.epochs,
         "ceiling": report.trial.ceiling,
         "triggers": [
             {"words": list(part.words), "traits": dict(part.traits), "pictures": part.pictures}

@@ -26,7 +26,7 @@ class PickPanel:
 
     files: names of the run's adapters; weights, images, more: the options of a trial, more: in the order of `MORE`.
     count: how many images that means; drafted: what a look at the dataset adds to it. cell: number of the cell whose
-    images are shown, 0 for the base model's; the page's script writes it.
+    images are shown, 0 for the base model's; the page's script writes it. train: takes over how many epochs to train.
     """
 
     files: Any
@@ -44,6 +44,7 @@ class PickPanel:
     verdict: Any
     test: Any
     use: Any
+    train: Any
     details: Any
     cell: Any
     images_of: Any
@@ -64,7 +65,7 @@ class PickPanel:
     @property
     def results(self) -> set[Any]:
         """What shows the result of a trial."""
-        return {self.drafted, self.verdict, self.test, self.use, self.details, self.cell, self.images_of}
+        return {self.drafted, self.verdict, self.test, self.use, self.train, self.details, self.cell, self.images_of}
 
     @property
     def entered(self) -> list[Any]:
@@ -91,13 +92,15 @@ def layout(samplers: tuple[str, ...]) -> PickPanel:
             with gr.Row(elem_classes="lora-trainer-actions"):
                 test = button("Test in txt2img", "pick_test", variant="primary", visible=False)
                 use = button("Use for baking", "pick_use", visible=False)
+                train = button("Set epochs for the next training", "pick_train", visible=False)
             details = gr.HTML(elem_id="lora_trainer_pick_details")
             with gr.Row(elem_classes="lora-trainer-hidden"):
                 cell = plain(gr.Textbox(show_label=False, elem_id="lora_trainer_pick_cell"))
             images_of = gr.HTML(elem_id="lora_trainer_pick_images")
     return PickPanel(
-        **entered, drafted=drafted, verdict=verdict, test=test, use=use, details=details, cell=cell, images_of=images_of
-    )
+        **entered, drafted=drafted, verdict=verdict, test=test, use=use, train=train, details=details, cell=cell,
+        images_of=images_of,
+    )  # fmt: skip
 
 
 def _form(samplers: Sequence[str]) -> dict[str, Any]:

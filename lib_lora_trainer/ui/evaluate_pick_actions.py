@@ -13,7 +13,8 @@ from lib_lora_trainer.app.pick_jobs import Draft, Picked, PickRequest
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError
 from lib_lora_trainer.captions.tags import split
-from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_result, evaluate_txt2img, findings
+from lib_lora_trainer.config.paths import put
+from lib_lora_trainer.ui import evaluate_asking, evaluate_pick_result, evaluate_txt2img, findings, whole_actions
 from lib_lora_trainer.ui import evaluate_pick_options as options
 from lib_lora_trainer.ui.evaluate_work import Evaluator, Made, Maker
 from lib_lora_trainer.ui.page import QUIET, WORKING, Page, Updates
@@ -74,6 +75,13 @@ def _wire_result(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
         path = _path(evaluator, session, run, best.file)
         return {bake.file: path.stem, bake.own: "", bake.rebase: best.weight, bake.name: f"{best.file}-baked"}
 
+    def train(session: Session, run: str | None) -> Updates:
+        epochs = evaluate_pick_result.epochs(evaluator.place, session, run or "")
+        config = put(session.config, "training.epochs", epochs)
+        if epochs > session.config.training.epochs:
+            config = put(config, "training.max_steps", 0)  # which might end it before that
+        return whole_actions.put(evaluator.place, page, session, config, "Length of the next training:")
+
     outputs = {tab.to_txt2img, tab.said, tab.beside}
     tested = panel.test.click(evaluator.sending(test), [page.session, tab.run], outputs, **QUIET)
     tested.then(None, [tab.to_txt2img], None, _js=TO_TXT2IMG, api_name=False)
@@ -82,6 +90,9 @@ def _wire_result(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
         {bake.file, bake.own, bake.rebase, bake.name, tab.said, tab.beside}, **QUIET,
     )  # fmt: skip
     taken.then(None, None, None, _js="() => { loraTrainer.evaluatePanel('bake'); }", api_name=False)
+    panel.train.click(
+        evaluator.guarded(train), [page.session, tab.run], page.everything | {tab.said, tab.beside}, **QUIET
+    )
 
 
 def count_html(files: int, weights: Sequence[float], images: int, triggers: int) -> str:

@@ -93,6 +93,15 @@ def recommended(place: Place, session: Session, run: str) -> Recommended:
     return Recommended(best["file"], best["weight"])
 
 
+def epochs(place: Place, session: Session, run: str) -> int:
+    """Return how many epochs the trial of a run wants next time. Raises ConfigError when it wants no other number."""
+    report = stored(folder_of(project_of(place.projects, session), run)) if run else None
+    wanted = report.get("epochs") if report else None
+    if not wanted:
+        raise ConfigError("result: proposes no other number of epochs. Try files and weights first.")
+    return int(wanted)
+
+
 def nothing() -> str:
     """Return what the result's place shows before there is one."""
     return findings.empty(
@@ -105,8 +114,10 @@ def nothing() -> str:
 def shown(place: Place, panel: PickPanel, session: Session, run: str) -> dict[Any, Any]:
     """Return the updates that show the result of a run's trial, if there is one; exactly `panel.results`."""
     hidden = gr.update(visible=False)
-    empty = {panel.drafted: "", panel.verdict: nothing(), panel.test: hidden, panel.use: hidden, panel.details: "", panel.cell: "",
-             panel.images_of: ""}  # fmt: skip
+    empty = {
+        panel.drafted: "", panel.verdict: nothing(), panel.test: hidden, panel.use: hidden, panel.train: hidden,
+        panel.details: "", panel.cell: "", panel.images_of: "",
+    }  # fmt: skip
     if not run:
         return empty
     project = project_of(place.projects, session)
@@ -122,6 +133,7 @@ def shown(place: Place, panel: PickPanel, session: Session, run: str) -> dict[An
         panel.verdict: evaluate_pick_show.verdict_html(report, _page_of(folder, project)),
         panel.test: gr.update(visible=best and place.txt2img),
         panel.use: gr.update(visible=best),
+        panel.train: gr.update(visible=bool(report.get("epochs"))),
         panel.details: evaluate_pick_show.details_html(report, folder, project),
         panel.cell: "",
         panel.images_of: evaluate_pick_show.images_html(report, _number(report), folder, project),
