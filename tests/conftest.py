@@ -102,3 +102,9 @@ def browser() -> Iterator[Any]:
 
     with launched() as opened:
         yield opened
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Files are not waited for until they are on the disk: that is slow, and no matter to a process that dies."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)

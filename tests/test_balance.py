@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -19,10 +18,7 @@ from lib_lora_trainer.dataset.scan import scan
 from lib_lora_trainer.dataset.tools.options import Goal
 from tool_cases import applied, picture, settings, undo
 
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def made(folder, **concepts):

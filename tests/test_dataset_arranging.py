@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,10 +20,7 @@ from lib_lora_trainer.dataset.tools.pictures import shape_of
 from lib_lora_trainer.dataset.tools.subject import Subject, contrast, find
 from tool_cases import applied, drafted, facts, names, noise, picture, run, settings, undo
 
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def figure(size, box, ground=(250, 250, 250)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +29,9 @@ from lib_lora_trainer.train.cache import LatentCache, to_tensor
 from picture_lease import PictureLease, Waiting
 from tool_cases import drafted, names, noise, picture, run, settings, undo
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SIZES = ((96, 64), (64, 96), (200, 60), (61, 333), (30, 20), (64, 64), (128, 128), (90, 100))
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 
@@ -25,12 +24,9 @@ from lib_lora_trainer.dataset.tools.trim import content_box
 from test_pixels import grey_png_of_16_bits
 from tool_cases import animation, applied, drafted, facts, names, noise, picture, run, settings, undo
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 LONG = "é" * 123 + ".caption.png"  # 258 bytes would be too many: 246 + 8 + 4
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def pixels(path):

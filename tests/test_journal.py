@@ -27,8 +27,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and no matter to a process that dies
+def root(tmp_path, quick):
     return dataset(tmp_path)
 
 

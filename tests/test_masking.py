@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from types import ModuleType
@@ -36,8 +35,7 @@ def disc(size=(64, 48), box=(10, 8, 50, 44)) -> Image.Image:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def root(tmp_path, quick):
     root = tmp_path / "set"
     picture(root / "a" / "one.png", (64, 48), seed=1)
     picture(root / "two.jpg", (48, 64), seed=2)

@@ -1,7 +1,6 @@
 """Blocks from the page: analysed, searched, found again, taken along, with a studio whose blocks' effects are known."""
 
 import json
-import os
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -20,8 +19,7 @@ PRESET = "0,0,0,1,0,0,0,1,0,1,0,0,0,0,0,0,0"
 
 
 @pytest.fixture
-def step(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def step(tmp_path, quick):
     asked = request(tmp_path)
     config = replace(settings(tmp_path / "more"), data=replace(asked.config.data, resolution=64, bucket=False))
     made = Step(tmp_path, config=config, studio=KnownStudio(additive))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import threading
 
 import pytest
@@ -31,10 +30,7 @@ from lib_lora_trainer.ui.captions_form import SELECTED
 from lib_lora_trainer.ui.session import opened
 from tool_cases import picture, settings
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Captions one by one: looking, counting, saving through the journal, words to complete, and the filter line."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -18,10 +17,7 @@ from lib_lora_trainer.tagging.scores import Kept, write
 from lib_lora_trainer.ui import captions_query
 from tool_cases import picture, settings
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

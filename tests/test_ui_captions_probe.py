@@ -1,6 +1,5 @@
 """Probing words from the page: on the toy checkpoint, with its pictures, verdicts and mistakes."""
 
-import os
 import re
 from urllib.parse import unquote
 
@@ -17,8 +16,7 @@ from tool_cases import picture, settings
 
 
 @pytest.fixture
-def step(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def step(tmp_path, quick):
     picture(tmp_path / "pictures" / "one.png")
     host = StandaloneHost(CHECKPOINT, tmp_path / "adapters", device="cpu")
     return Step(tmp_path, settings(tmp_path / "pictures", bucket_minimum=64), host=host)

@@ -1,7 +1,6 @@
 """Picking from the page: on a run of the tiny host, tried at two weights, found again, continued, and its mistakes."""
 
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +31,7 @@ SHORT = {
 
 
 @pytest.fixture
-def step(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def step(tmp_path, quick):
     made = Step(tmp_path)
     made.look()
     return made
@@ -123,8 +121,7 @@ def test_the_recommended_file_goes_to_txt2img_and_to_baking(step):
     assert "does not exist any more" in step.text("evaluate_said") and step.shown("evaluate_to_txt2img") == ""
 
 
-def test_how_long_to_train_next_time_is_taken_over_and_can_be_taken_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def test_how_long_to_train_next_time_is_taken_over_and_can_be_taken_back(tmp_path, quick):
     usual = settings(tmp_path)
     step = Step(tmp_path, config=replace(usual, training=replace(usual.training, max_steps=3)))
     step.look()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -49,8 +48,7 @@ class StoppingHost(PictureHost):
 
 
 @pytest.fixture
-def step(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def step(tmp_path, quick):
     made = Step(tmp_path, StoppingHost(tmp_path / "Lora"))
     made.host.cancel = lambda: made.works.cancel(made.session.project)
     made.look()
@@ -302,8 +300,7 @@ def test_the_rest_is_timed_without_the_first_image():
     assert evaluate_grid_work.timed(replace(begun, done=5), 40, 10) == replace(begun, done=5)
 
 
-def test_nothing_is_offered_without_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def test_nothing_is_offered_without_a_run(tmp_path, quick):
     bare = Step(tmp_path, trained=False)
     bare.look()
     bare.do("grid_start")

@@ -1,7 +1,6 @@
 """The Reg images step: the list of captions, generating, stop and resume, re-roll, undo, the source, every mistake."""
 
 import json
-import os
 import threading
 from dataclasses import replace
 
@@ -20,12 +19,9 @@ from reg_cases import config, contents, dataset
 from reg_page import Step
 from tool_cases import picture
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 NAMES = ("train/mikori/one", "train/mikori/three", "train/mikori/two", "train/other/four")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import threading
 
@@ -24,10 +23,7 @@ from lib_lora_trainer.ui.tools_form import SELECTED
 from tool_cases import animation, names, noise, picture, settings
 from tools_page import Panel
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -26,10 +25,7 @@ from lib_lora_trainer.ui import tools_catalog, tools_masks_form
 from tool_cases import drafted, names, noise, picture, settings
 from tools_page import Panel
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
