@@ -135,6 +135,14 @@ def test_a_dry_run_writes_nothing(host, tmp_path, capsys):
     assert not new.exists()
 
 
+@pytest.mark.parametrize("option", ["--presets", "--element-presets"])
+def test_presets_that_are_not_there_are_no_empty_ones(host, tmp_path, option):
+    old = tmp_path / "old.safetensors"
+    adapter_file(host, old, method="lora")
+    with pytest.raises(ConfigError, match=r"there is no file .*none\.txt"):
+        command.bake(options(old, "--blocks", "MIDD", "-o", tmp_path / "new.safetensors", option, tmp_path / "none.txt"))
+
+
 def test_files_are_replaced_on_demand_alone(host, tmp_path):
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     adapter_file(host, old, method="lora")

@@ -248,6 +248,8 @@ def test_what_cannot_be_had_is_said_before_anything_is_made(request_, changes, s
 def test_block_weights_that_are_none_are_said(request_):
     with pytest.raises(ConfigError, match="Did you mean OUTALL"):
         made(replace(request_, config=replace(request_.config, blocks="OUTAL")))
+    with pytest.raises(ConfigError, match="there is no file /nowhere/presets.txt"):
+        made(replace(request_, config=replace(request_.config, presets="/nowhere/presets.txt")))
 
 
 def test_other_checkpoints_take_turns(request_, adapters, tmp_path):

@@ -94,7 +94,8 @@ def draft(studio: Studio, request: Request) -> Draft:
     if found:
         raise ProblemsFound(tuple(found))
     family = studio.family()
-    known = presets.read_all([Path(request.config.presets)] if request.config.presets else request.presets)
+    own = request.config.presets
+    known = presets.read_all([presets.named(Path(own))] if own else request.presets)
     made = grid_cells.build(request.config, lambda scene: settled(scene, family, known))
     problems = (*_missing_files(made.todo), *studio.problems(made.todo))
     if problems:

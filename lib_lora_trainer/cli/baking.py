@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
 def bake(options: argparse.Namespace) -> int:
     """Say what will be done and, unless that is all that was asked for, write the file."""
     from lib_lora_trainer.app import baking
+    from lib_lora_trainer.workshop import presets
 
     request = baking.Request(
         file=options.file,
@@ -50,8 +51,8 @@ def bake(options: argparse.Namespace) -> int:
         text=options.te,
         rebase=options.rebase,
         family=options.family,
-        presets=(options.presets,) if options.presets else (),
-        element_presets=(options.element_presets,) if options.element_presets else (),
+        presets=(presets.named(options.presets),) if options.presets else (),
+        element_presets=(presets.named(options.element_presets),) if options.element_presets else (),
         seed=options.seed,
         x=options.x,
         overwrite=options.overwrite,

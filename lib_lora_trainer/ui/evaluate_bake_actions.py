@@ -164,7 +164,7 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
         unet=given[2],
         text=given[3],
         rebase=_number(rebase, "Rebase"),
-        presets=_files(place, path),
+        presets=(presets.named(_given(path)),) if (path or "").strip() else place.presets,
         element_presets=place.host.preset_files(elements.FILE),
         seed=int(_number(seed, "Seed of R and U")),
         x=given[4] if given[4] is not None else _number(x, "X"),

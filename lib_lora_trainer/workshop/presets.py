@@ -125,6 +125,13 @@ def read(path: Path) -> Presets:
         raise DataError(f"{path}: cannot be read as presets ({error}). Save it as UTF-8 text.") from error
 
 
+def named(path: Path) -> Path:
+    """Return a file that was named to be read. Raises ConfigError where there is none."""
+    if not path.is_file():
+        raise ConfigError(f"presets: there is no file {path}. Give the path of one, or leave it empty.")
+    return path
+
+
 def read_all(paths: Iterable[Path]) -> Presets:
     """Return the presets of several files, of which the last one counts. Raises DataError as `read`."""
     return Presets(tuple(line for path in paths for line in read(path).lines))
