@@ -2,11 +2,12 @@
 
     python benchmarks/picker.py --out DIR [--seeds 1 2 3 4 5 6 7 8 9 10]
 
-One training per seed, without regularization images, so that the traits spread to everybody in the end; the learning rate
-is constant, so that the saves after 1, 4 and 12 epochs are what trainings of these lengths leave. The picker is asked
-after each of the three lengths, from the files that exist by then. `--truth` also measures each save without the picker,
-by the toy world's own questions: 24 images each, other prompts, seeds and more sampling steps. Prints a table; one seed
-takes about three minutes on a CPU core. What is trained and measured stays in DIR, and is not done again.
+One training per seed, with the demo's regularization images; the learning rate is constant, so that the saves after
+1, 6 and 20 epochs are what trainings of these lengths leave, and so high that the last one has lost what the model
+knew. The picker is asked after each of the three lengths, from the files that exist by then. `--truth` also measures
+each save without the picker, by the toy world's own questions: 24 images each, other prompts, seeds and more sampling
+steps. Prints a table; one seed takes about five minutes on a CPU core. What is trained and measured stays in DIR, and is
+not done again.
 """
 
 from __future__ import annotations
@@ -30,35 +31,48 @@ from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.events import Finished
 from lib_lora_trainer.config.data import SourceConfig
 from lib_lora_trainer.config.run import RunConfig
-from lib_lora_trainer.demo import measure
+from lib_lora_trainer.demo import measure, regularization
 from lib_lora_trainer.demo import run as demo_run
 from lib_lora_trainer.evaluate.pick_options import PickOptions
+from lib_lora_trainer.hosts.api import Needs
 from lib_lora_trainer.hosts.standalone import StandaloneHost
 from lib_lora_trainer.tagging import wd14
 from lib_lora_trainer.tagging.models import Found, in_folder
 
-EPOCHS = (1, 4, 12)
-"""Too short, right and too long, of 24 steps each."""
+EPOCHS = (1, 6, 20)
+"""Too short, right and too long, of 36 steps each: the character's 24 pictures four times, and 48 regularization images."""
+RATE = 3e-3
+"""The learning rate of both networks, three times the demo's."""
 SAID = ("too-short", "right", "too-long")
 OPTIONS = PickOptions(weights=(1.0,), images=16, steps=12, guidance=5.0, side=128)
 
 
-def config(folder: Path, seed: int) -> RunConfig:
-    """Return the training of one seed, with a save after each epoch."""
-    usual = demo_run.config(folder)
+def config(images: Path, seed: int) -> RunConfig:
+    """Return the training of one seed, with a save after each epoch. images: for regularization."""
+    usual = demo_run.config(images)
+    sources = SourceConfig(str(demo_run.DATASET), repeats=4), SourceConfig(str(images), repeats=1)
     return replace(
         usual,
-        data=replace(usual.data, sources=(SourceConfig(str(demo_run.DATASET), repeats=4),)),
-        optimizer=replace(usual.optimizer, unet_learning_rate=2e-3, text_learning_rate=2e-3, schedule="constant"),
+        data=replace(usual.data, sources=sources),
+        optimizer=replace(usual.optimizer, unet_learning_rate=RATE, text_learning_rate=RATE, schedule="constant"),
         training=replace(usual.training, epochs=EPOCHS[-1], seed=seed),
         save=replace(usual.save, every_epochs=1, state_every_steps=0),
         samples=replace(usual.samples, every_epochs=0),
     )
 
 
-def trained(host: StandaloneHost, folder: Path, seed: int) -> tuple[Path, ...]:
-    """Train, once, and return the saves after `EPOCHS`."""
-    settings = config(folder, seed)
+def regularized(host: StandaloneHost, folder: Path) -> Path:
+    """Return the folder of the regularization images, which are made once."""
+    captions = [path.read_text(encoding="utf-8").strip() for path in sorted(demo_run.DATASET.rglob("*.txt"))]
+    if len(list(folder.glob("*.txt"))) < demo_run.ROUNDS * len(captions):
+        with host.lease(Needs()) as lease:
+            list(regularization.make(lease, captions, demo_run.ROUNDS, folder))
+    return folder
+
+
+def trained(host: StandaloneHost, images: Path, folder: Path, seed: int) -> tuple[Path, ...]:
+    """Train, once, and return the saves after `EPOCHS`. images: for regularization."""
+    settings = config(images, seed)
     paths = tuple(
         folder / f"{settings.name}{f'-{epoch:06d}' if epoch < EPOCHS[-1] else ''}.safetensors" for epoch in EPOCHS
     )
@@ -135,10 +149,11 @@ def main() -> None:
     host = StandaloneHost(demo_run.CHECKPOINT, options.out, device="cpu")
     found, tagger = in_folder(demo_run.TAGGER), wd14.load(demo_run.TAGGER)
     assert found is not None
+    images = regularized(host, options.out / "regularization")
     results: list[dict[str, Any]] = []
     saves = {}
     for seed in options.seeds:
-        saves[seed] = files = trained(host, options.out / f"seed-{seed}", seed)
+        saves[seed] = files = trained(host, images, options.out / f"seed-{seed}", seed)
         said = [picked(host, files[:count], found, options.out / "pick") for count in range(1, len(files) + 1)]
         results.append({"seed": seed, "picked": said})
         sys.stderr.write(f"seed {seed}: {[(each['length'], each['epoch']) for each in said]}\n")

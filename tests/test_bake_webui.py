@@ -214,7 +214,9 @@ def test_presets_of_the_other_extension_are_read(webui, host, weights_in_prompts
     assert np.array_equal(pixels(webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE>")), wanted)
     part = pixels(webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE:lbwe=HALF>"))
     assert not np.array_equal(part, wanted)
-    stem = baked(webui, host, "lbw-theirs", VECTOR, elements="HALF", element_presets=(folder / "elempresets.txt",))
+    known = {"presets": host.preset_files("lbwpresets.txt"), "element_presets": host.preset_files("elempresets.txt")}
+    assert [path.parent for paths in known.values() for path in paths] == [folder, folder]
+    stem = baked(webui, host, "lbw-theirs", "MINE", elements="HALF", **known)
     webui.txt2img(f"a cat <lora:{stem}:1>")
     there = merged_weights(webui)
     webui.txt2img("a cat <lora:lbw-theirs:1:lbw=MINE:lbwe=HALF>")
