@@ -76,10 +76,10 @@ def _wire_result(evaluator: Evaluator, page: Page, panel: PickPanel) -> None:
         return {bake.file: path.stem, bake.own: "", bake.rebase: best.weight, bake.name: f"{best.file}-baked"}
 
     def train(session: Session, run: str | None) -> Updates:
-        epochs = evaluate_pick_result.epochs(evaluator.place, session, run or "")
+        epochs, longer = evaluate_pick_result.epochs(evaluator.place, session, run or "")
         config = put(session.config, "training.epochs", epochs)
-        if epochs > session.config.training.epochs:
-            config = put(config, "training.max_steps", 0)  # which might end it before that
+        if longer:
+            config = put(config, "training.max_steps", 0)  # which may be what ended it too early
         return whole_actions.put(evaluator.place, page, session, config, "Length of the next training:")
 
     outputs = {tab.to_txt2img, tab.said, tab.beside}

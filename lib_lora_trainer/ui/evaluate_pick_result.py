@@ -93,13 +93,16 @@ def recommended(place: Place, session: Session, run: str) -> Recommended:
     return Recommended(best["file"], best["weight"])
 
 
-def epochs(place: Place, session: Session, run: str) -> int:
-    """Return how many epochs the trial of a run wants next time. Raises ConfigError when it wants no other number."""
+def epochs(place: Place, session: Session, run: str) -> tuple[int, bool]:
+    """Return how many epochs the trial of a run wants next time, and whether these are more than the run had.
+
+    Raises ConfigError when it wants no other number.
+    """
     report = stored(folder_of(project_of(place.projects, session), run)) if run else None
     wanted = report.get("epochs") if report else None
-    if not wanted:
+    if not report or not wanted:
         raise ConfigError("result: proposes no other number of epochs. Try files and weights first.")
-    return int(wanted)
+    return int(wanted), wanted > max(cell["epoch"] for cell in report["cells"])
 
 
 def nothing() -> str:
