@@ -92,7 +92,7 @@ def layout(samplers: tuple[str, ...]) -> PickPanel:
             with gr.Row(elem_classes="lora-trainer-actions"):
                 test = button("Test in txt2img", "pick_test", variant="primary", visible=False)
                 use = button("Use for baking", "pick_use", visible=False)
-                train = button("Set epochs for the next training", "pick_train", visible=False)
+                train = button("Set next run’s length", "pick_train", visible=False)
             details = gr.HTML(elem_id="lora_trainer_pick_details")
             with gr.Row(elem_classes="lora-trainer-hidden"):
                 cell = plain(gr.Textbox(show_label=False, elem_id="lora_trainer_pick_cell"))
