@@ -9,7 +9,7 @@ from PIL import Image
 
 import bad_files
 from lib_lora_trainer.config.data import DataConfig, SourceConfig
-from lib_lora_trainer.dataset import caption_files, readings
+from lib_lora_trainer.dataset import caption_files, endings, readings
 from lib_lora_trainer.dataset.entries import printable
 from lib_lora_trainer.dataset.formats import FORMATS, readable_extensions
 from lib_lora_trainer.dataset.masks import load_mask
@@ -132,8 +132,8 @@ def test_a_picture_is_decoded_once_while_its_file_stays_as_it_is(tmp_path, monke
     for _ in range(2):
         look(tmp_path)
     assert read == ["whole", "whole"]  # written a moment ago: another change might not show in its date
-    clock = readings.time.time
-    monkeypatch.setattr(readings.time, "time", lambda: clock() + 60)
+    clock = endings.time.time
+    monkeypatch.setattr(endings.time, "time", lambda: clock() + 60)
     read.clear()
     for depth in ("headers", "headers", "whole", "headers", "whole"):
         assert len(look(tmp_path, depth).items) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from lib_lora_trainer.dataset.entries import READ_ONLY, identity
 
 HEAD = 16_384  # bytes read at the beginning: they hold the headers of most pictures, an EXIF preview included
 TAIL = 4096  # bytes read at the end of a file
+SETTLED = 2.0  # seconds: within the steps of a file system's clock (2 s on FAT) a further change may not show
 _PNG_END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"  # PNG specification, 11.2.5; its length, name and checksum
 _JPEG_END = b"\xff\xd9"  # ITU-T T.81, table B.1: EOI
 _GIF_END = b"\x3b"  # GIF89a, 27: trailer
@@ -21,13 +23,15 @@ _LAST = 256  # bytes: checksums and the end of the compressed pixels, which hard
 class Ends(NamedTuple):
     """The first HEAD and the last TAIL bytes of a file, which overlap in a short one.
 
-    length: of the file in bytes; identity: as in `entries`, as it was before anything was read.
+    length: of the file in bytes; identity: as in `entries`, as it was before anything was read; settled: whether it had
+    been left alone for SETTLED seconds then.
     """
 
     head: bytes
     tail: bytes
     length: int
-    identity: tuple[int, ...]
+    identity: int
+    settled: bool
 
 
 def read_ends(path: Path) -> Ends:
@@ -37,10 +41,11 @@ def read_ends(path: Path) -> Ends:
     try:
         about = os.fstat(handle)
         head, length = os.read(handle, HEAD), about.st_size
+        settled = time.time() - max(about.st_mtime, about.st_ctime) > SETTLED
         if length <= len(head):
-            return Ends(head, head[-TAIL:], length, identity(about))
+            return Ends(head, head[-TAIL:], length, identity(about), settled)
         os.lseek(handle, max(0, length - TAIL), os.SEEK_SET)
-        return Ends(head, os.read(handle, TAIL), length, identity(about))
+        return Ends(head, os.read(handle, TAIL), length, identity(about), settled)
     finally:
         os.close(handle)
 

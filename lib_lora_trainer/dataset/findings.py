@@ -27,14 +27,15 @@ def counted(paths: Sequence[Path], total: int) -> str:
     return f"{len(paths)} of {total} pictures"
 
 
-def about_pictures(facts: Sequence[tuple[Path, Facts]], where: str) -> list[Problem]:
-    """Return notes about how the usable pictures of one source are converted."""
-    total = len(facts)
-    transparent = [path for path, fact in facts if fact.transparent]
-    cmyk = [path for path, fact in facts if fact.cmyk]
-    deep = [path for path, fact in facts if fact.deep]
-    damaged = [path for path, fact in facts if fact.exif_unreadable]
-    misnamed = [path for path, fact in facts if fact.format not in FORMATS[path.suffix.lower()]]
+def about_pictures(pictures: Sequence[Path], facts: Sequence[Facts], where: str) -> list[Problem]:
+    """Return notes about how the usable pictures of one source are converted. facts: of each picture."""
+    total = len(pictures)
+    transparent = [path for path, fact in zip(pictures, facts, strict=True) if fact.transparent]
+    cmyk = [path for path, fact in zip(pictures, facts, strict=True) if fact.cmyk]
+    deep = [path for path, fact in zip(pictures, facts, strict=True) if fact.deep]
+    damaged = [path for path, fact in zip(pictures, facts, strict=True) if fact.exif_unreadable]
+    formats = zip(pictures, facts, strict=True)
+    misnamed = [path for path, fact in formats if fact.format not in FORMATS[path.suffix.lower()]]
     told: tuple[tuple[Severity, list[Path], str, str], ...] = (
         ("note", transparent, "have transparent areas, which become white", ""),
         ("note", cmyk, "are CMYK and are converted without their colour profile", ""),
@@ -49,9 +50,9 @@ def about_pictures(facts: Sequence[tuple[Path, Facts]], where: str) -> list[Prob
     ]
 
 
-def about_opacity(facts: Sequence[tuple[Path, Facts]], source: SourceConfig, where: str) -> list[Problem]:
+def about_opacity(facts: Sequence[Facts], source: SourceConfig, where: str) -> list[Problem]:
     """Return a warning when masks are to come from transparency and no picture of a source has any, or may have."""
-    if not source.alpha_masks or not facts or any(fact.transparent is not False for _, fact in facts):
+    if not source.alpha_masks or not facts or any(fact.transparent is not False for fact in facts):
         return []
     text = "no picture has transparent areas, so all of each is learned."
     return [Problem("warning", where, text, "Switch it off, or use pictures whose background is transparent.")]

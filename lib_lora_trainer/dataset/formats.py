@@ -72,7 +72,8 @@ class Facts(NamedTuple):
 
     transparent: None where only the headers were read and there may be transparent areas.
     fingerprint: what files of equal content have in common, and hardly any others (`endings.fingerprint`).
-    identity: what its file has as long as it stays as it was when this was read (`entries.identity`).
+    identity: what its file has as long as it stays as it was when this was read (`entries.identity`); settled: whether a
+    change since then would show in it.
     decoded: whether it was decoded to its end, so that nothing in it can fail later.
     """
 
@@ -85,7 +86,8 @@ class Facts(NamedTuple):
     deep: bool
     exif_unreadable: bool
     fingerprint: int
-    identity: tuple[int, ...]
+    identity: int
+    settled: bool
     decoded: bool
 
 
@@ -240,7 +242,8 @@ def _facts(image: Image.Image, ends: Ends, decode: bool) -> Facts:
     if turn is not None and turn >= 5:
         width, height = height, width
     cmyk, unreadable, mark = image.mode == "CMYK", turn is None, fingerprint(ends)
-    return Facts(width, height, format_, animated, transparent, cmyk, deep, unreadable, mark, ends.identity, decode)
+    about = (mark, ends.identity, ends.settled, decode)
+    return Facts(width, height, format_, animated, transparent, cmyk, deep, unreadable, *about)
 
 
 @functools.cache

@@ -163,25 +163,27 @@ def _each_once(listings: Sequence[Listing], found: _Found) -> list[list[Folder]]
 
 def _add_source(source: _Source, read: Sequence[tuple[Folder, Sequence[Facts | Problem]]], found: _Found) -> None:
     """Add the items, concepts and problems of one source to what was found; read: what is in each folder's pictures."""
-    usable: list[tuple[Path, Facts]] = []
+    usable: list[Path] = []
+    known: list[Facts] = []  # of those; not in pairs, which for many pictures take more memory than both lists
     for folder, results in read:
         for path, result in zip(folder.pictures, results, strict=True):
             if isinstance(result, Problem):
                 found.problems.append(result)
                 found.skipped.append(path)
             else:
-                usable.append((path, result))
+                usable.append(path)
+                known.append(result)
     masks: dict[Path, Path] = {}
     if masks_folder(source.config) is not None:
-        sizes = [(path, facts.width, facts.height) for path, facts in usable]
+        sizes = [(path, facts.width, facts.height) for path, facts in zip(usable, known, strict=True)]
         masks, problems = find_masks(source.config, sizes, f"data.sources[{source.index}].masks")
         found.problems += problems
     lacking: dict[str, tuple[list[Path], list[Path]]] = {}
     orphans: list[Path] = []
     for folder, results in read:
         orphans += _orphans(folder, _add_folder(source, folder, results, masks, found, lacking))
-    found.problems += findings.about_pictures(usable, source.where)
-    found.problems += findings.about_opacity(usable, source.config, f"data.sources[{source.index}].alpha_masks")
+    found.problems += findings.about_pictures(usable, known, source.where)
+    found.problems += findings.about_opacity(known, source.config, f"data.sources[{source.index}].alpha_masks")
     for fallback, paths in lacking.items():
         found.problems += findings.about_captions(paths, fallback, len(usable), source.where)
     found.problems += findings.about_orphans(orphans, source.where)
