@@ -17,9 +17,9 @@ from typing import Literal
 from lib_lora_trainer.app import block_search, block_sets, pick_dataset
 from lib_lora_trainer.app.block_bench import Bench, Counted
 from lib_lora_trainer.app.block_sets import FileBlocks
-from lib_lora_trainer.app.drafted import drafted
 from lib_lora_trainer.app.pick_dataset import Surveyed
 from lib_lora_trainer.app.pick_jobs import PickRequest
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.app.threaded import Stopped
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ProblemsFound
@@ -162,7 +162,7 @@ def search(studio: Studio, request: BlocksRequest, control: Control) -> Iterator
 def _worked(studio: Studio, request: BlocksRequest, control: Control, further: Further) -> Iterator[Event | Analysed]:
     """Analyse, and do what is further wanted with the report."""
     started = time.monotonic()
-    made = yield from drafted(draft(studio, request, control), Draft)
+    made = yield from relay(draft(studio, request, control), Draft)
     if made is None:
         return  # stopped, which was told
     for problem in made.surveyed.problems:

@@ -21,9 +21,9 @@ from lib_lora_trainer.adapters import existing
 from lib_lora_trainer.adapters.attach import Attachment
 from lib_lora_trainer.adapters.files import from_tensors
 from lib_lora_trainer.app import pick_dataset
-from lib_lora_trainer.app.drafted import drafted
 from lib_lora_trainer.app.pick_dataset import Surveyed
 from lib_lora_trainer.app.preparation import DTYPES
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.app.threaded import Stopped
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, Problem, ProblemsFound
@@ -130,7 +130,7 @@ def pick(host: Host, request: PickRequest, control: Control) -> Iterator[Event |
     DataError for an adapter of another model or a folder that cannot be written. Closing the generator ends the lease.
     """
     started = time.monotonic()
-    made = yield from drafted(draft(host, request, control), Draft)
+    made = yield from relay(draft(host, request, control), Draft)
     if made is None:
         return  # stopped, which was told
     for problem in made.surveyed.problems:

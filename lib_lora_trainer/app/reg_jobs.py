@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from lib_lora_trainer.app import reg_folder, reg_images
-from lib_lora_trainer.app.drafted import drafted
 from lib_lora_trainer.app.preparation import DTYPES
 from lib_lora_trainer.app.reg_draft import Draft, Request, draft, preview
 from lib_lora_trainer.app.reg_folder import Standing
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import DataError, ProblemsFound
 from lib_lora_trainer.base.events import Event, Finished, Note, Phase, Planned, SampleMade
@@ -43,7 +43,7 @@ def generate(host: Host, request: Request, control: Control) -> Iterator[Event]:
     run or tool works in the folder, DataError where it cannot be written. Closing the generator ends the lease.
     """
     started = time.monotonic()
-    made = yield from drafted(draft(host, request, control), Draft)
+    made = yield from relay(draft(host, request, control), Draft)
     if made is None:
         return  # stopped, which was told
     if made.errors:

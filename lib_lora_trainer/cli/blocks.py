@@ -89,7 +89,8 @@ def _request(options: argparse.Namespace) -> BlocksRequest:
     given = {name: getattr(options, name) for name in TRYING if getattr(options, name) is not None}
     trying = BlockOptions(**{"clip_skip": config.training.clip_skip, "prompts": tuple(options.prompt), **given})
     file = pick_files.ordered(files)[-1].path
-    return BlocksRequest(file, config, looking.tagger(options), options.out, tuple(options.trait), options.before, trying)
+    tagger = looking.tagger(options.tagger, options.models)
+    return BlocksRequest(file, config, tagger, options.out, tuple(options.trait), options.before, trying)
 
 
 def _tell_draft(made: Draft, options: argparse.Namespace) -> int:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lib_lora_trainer.base.errors import ConfigError, Problem, UserError
-from lib_lora_trainer.base.events import Event, Note, SampleMade, to_json
+from lib_lora_trainer.base.errors import ConfigError, Problem
+from lib_lora_trainer.base.events import Note
 from lib_lora_trainer.captions import outfit
 from lib_lora_trainer.captions.prune_values import KINDS, RIGIDITIES, Kind, Rigidity, TagProposal, Trained, Trigger
 from lib_lora_trainer.captions.triggers import advice
-from lib_lora_trainer.cli import speech
+from lib_lora_trainer.cli import looking, speech
 from lib_lora_trainer.cli.arguments import folder_command
 from lib_lora_trainer.cli.dataset_speech import apply, ended, follow, heard
 from lib_lora_trainer.cli.speech import DONE, MISTAKES, STOPPED
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from lib_lora_trainer.app.dataset_tools import Request
     from lib_lora_trainer.app.probe_jobs import Probed
     from lib_lora_trainer.captions.venn import Venn
-    from lib_lora_trainer.tagging.models import Found
 
 
 def add(parts: Any) -> None:
@@ -224,30 +222,11 @@ def _probe(options: argparse.Namespace) -> int:
     if options.dry_run:
         text = f"{prompts * wish.pictures} pictures would be made, {wish.pictures} of each of {prompts} prompts."
         return follow([Note("note", f"{text} Nothing was made.")], options)
-    request = ProbeRequest(tuple(options.words), _tagger(options), options.out, wish, tuple(options.want))
+    tagger = looking.tagger(options.model, options.models)
+    request = ProbeRequest(tuple(options.words), tagger, options.out, wish, tuple(options.want))
     with interruptible() as control:
-        found = heard(_without_samples(probe_words(host_of(options), request, control), options), options)
+        found = heard(looking.without_images(probe_words(host_of(options), request, control), options), options)
     return STOPPED if found is None else _tell_probe(found, options)
-
-
-def _without_samples(events: Iterator[Event | Probed], options: argparse.Namespace) -> Iterator[Event | Probed]:
-    """Tell of each picture, and pass everything else on."""
-    for event in events:
-        if not isinstance(event, SampleMade):
-            yield event
-        elif options.json:
-            speech.say(to_json(event))
-
-
-def _tagger(options: argparse.Namespace) -> Found:
-    from lib_lora_trainer.tagging import models
-
-    found = models.find(options.model, options.models)
-    if found is None:
-        raise UserError(
-            f"{options.model}: not on this machine. Get it with the command tag --download, or name its folder."
-        )
-    return found
 
 
 def _tell_probe(found: Probed, options: argparse.Namespace) -> int:

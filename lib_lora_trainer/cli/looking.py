@@ -1,9 +1,9 @@
-"""What `pick` and `blocks` have in common: who looks at the images, and what is told while they are made."""
+"""What `pick`, `blocks` and `captions probe` have in common: who looks at the images, and what is told while they are made."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +33,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--before", type=Path, metavar="DIR", help="the captions as they were before pruning")
 
 
-def tagger(options: argparse.Namespace) -> Found:
-    """Return the chosen tagger. Raises UserError when it is not on this machine."""
+def tagger(name: str, folders: Sequence[Path]) -> Found:
+    """Return the chosen tagger. Raises UserError when it is not on this machine.
+
+    name: of it, or the folder it is in; folders: which hold taggers.
+    """
     from lib_lora_trainer.tagging import models
 
-    found = models.find(options.tagger, options.models)
+    found = models.find(name, folders)
     if found is None:
-        raise UserError(
-            f"{options.tagger}: not on this machine. Get it with the command tag --download, or name its folder."
-        )
+        raise UserError(f"{name}: not on this machine. Get it with the command tag --download, or name its folder.")
     return found
 
 

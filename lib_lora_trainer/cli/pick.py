@@ -76,7 +76,8 @@ def _request(options: argparse.Namespace) -> PickRequest:
     trying = dataclasses.replace(PickOptions(clip_skip=config.training.clip_skip), **given)
     if options.weights is not None:
         trying = dataclasses.replace(trying, weights=_weights(options.weights))
-    return PickRequest(files, config, looking.tagger(options), options.out, tuple(options.trait), options.before, trying)
+    tagger = looking.tagger(options.tagger, options.models)
+    return PickRequest(files, config, tagger, options.out, tuple(options.trait), options.before, trying)
 
 
 def _weights(text: str) -> tuple[float, ...]:

@@ -41,11 +41,12 @@ def read_ends(path: Path) -> Ends:
     try:
         about = os.fstat(handle)
         head, length = os.read(handle, HEAD), about.st_size
+        tail = head[-TAIL:]
+        if length > len(head):
+            os.lseek(handle, max(0, length - TAIL), os.SEEK_SET)
+            tail = os.read(handle, TAIL)
         settled = time.time() - max(about.st_mtime, about.st_ctime) > SETTLED
-        if length <= len(head):
-            return Ends(head, head[-TAIL:], length, identity(about), settled)
-        os.lseek(handle, max(0, length - TAIL), os.SEEK_SET)
-        return Ends(head, os.read(handle, TAIL), length, identity(about), settled)
+        return Ends(head, tail, length, identity(about), settled)
     finally:
         os.close(handle)
 

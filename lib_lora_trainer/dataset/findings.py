@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 
 from lib_lora_trainer.base.errors import ConfigError, Problem, Severity
@@ -30,12 +31,12 @@ def counted(paths: Sequence[Path], total: int) -> str:
 def about_pictures(pictures: Sequence[Path], facts: Sequence[Facts], where: str) -> list[Problem]:
     """Return notes about how the usable pictures of one source are converted. facts: of each picture."""
     total = len(pictures)
-    transparent = [path for path, fact in zip(pictures, facts, strict=True) if fact.transparent]
-    cmyk = [path for path, fact in zip(pictures, facts, strict=True) if fact.cmyk]
-    deep = [path for path, fact in zip(pictures, facts, strict=True) if fact.deep]
-    damaged = [path for path, fact in zip(pictures, facts, strict=True) if fact.exif_unreadable]
-    formats = zip(pictures, facts, strict=True)
-    misnamed = [path for path, fact in formats if fact.format not in FORMATS[path.suffix.lower()]]
+    transparent = list(compress(pictures, (fact.transparent for fact in facts)))
+    cmyk = list(compress(pictures, (fact.cmyk for fact in facts)))
+    deep = list(compress(pictures, (fact.deep for fact in facts)))
+    damaged = list(compress(pictures, (fact.exif_unreadable for fact in facts)))
+    both = zip(pictures, facts, strict=True)
+    misnamed = [path for path, fact in both if fact.format not in FORMATS[path.suffix.lower()]]
     told: tuple[tuple[Severity, list[Path], str, str], ...] = (
         ("note", transparent, "have transparent areas, which become white", ""),
         ("note", cmyk, "are CMYK and are converted without their colour profile", ""),

@@ -242,8 +242,9 @@ def _facts(image: Image.Image, ends: Ends, decode: bool) -> Facts:
     if turn is not None and turn >= 5:
         width, height = height, width
     cmyk, unreadable, mark = image.mode == "CMYK", turn is None, fingerprint(ends)
-    about = (mark, ends.identity, ends.settled, decode)
-    return Facts(width, height, format_, animated, transparent, cmyk, deep, unreadable, *about)
+    return Facts(
+        width, height, format_, animated, transparent, cmyk, deep, unreadable, mark, ends.identity, ends.settled, decode
+    )
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Literal
 
 from lib_lora_trainer.base.errors import Severity
 from lib_lora_trainer.evaluate import pick
-from lib_lora_trainer.evaluate.pick import ENOUGH, Cell, Choice, Gain, Trial, gain, rate
+from lib_lora_trainer.evaluate.pick import ENOUGH, Cell, Choice, Gain, Trial, gain, has_learned, rate
 
 Length = Literal["no-effect", "too-short", "right", "too-long"]
 Kind = Literal[
@@ -116,14 +116,12 @@ def length_of(trial: Trial, choice: Choice) -> Length:
     worse = _overdone(trial, last, harm.of(SEEN)) and not mine.tied
     if worse or (single and _overdone(trial, last, harm.of(STRONG))):
         return "too-long"
-    learned = rate(choice.cell.recall).mean / trial.ceiling
-    return "right" if learned >= ENOUGH else "too-short"
+    return "right" if has_learned(trial, choice.cell) else "too-short"
 
 
 def _overdone(trial: Trial, cell: Cell, harms: Sequence[str]) -> bool:
     """Tell whether harms come of too much training: traits that come unasked do so only where they have been learned."""
-    learned = rate(cell.recall).mean >= ENOUGH * trial.ceiling
-    return bool(set(harms) if learned else set(harms) - {"bleed"})
+    return bool(set(harms) if has_learned(trial, cell) else set(harms) - {"bleed"})
 
 
 def _harm(trial: Trial, cell: Cell) -> _Harm:

@@ -188,8 +188,7 @@ def choose(trial: Trial) -> Choice:
         for value, low, high, each in zip(values, lows, highs, tied, strict=True)
     )
     candidates = [place for place in range(len(values)) if tied[place]]
-    learned = [place for place in candidates if _mean(trial.cells[place].recall) >= ENOUGH * trial.ceiling]
-    candidates = learned or candidates
+    candidates = [place for place in candidates if has_learned(trial, trial.cells[place])] or candidates
     first = min(trial.cells[place].step for place in candidates)
     chosen = min(
         (place for place in candidates if trial.cells[place].step == first),
@@ -198,6 +197,11 @@ def choose(trial: Trial) -> Choice:
     cell = trial.cells[chosen]
     lowest, highest = usable(trial, cell, float(values[chosen]))
     return Choice(cell, lowest, highest, qualities)
+
+
+def has_learned(trial: Trial, cell: Cell) -> bool:
+    """Return whether a cell has learned enough of its subject."""
+    return _mean(cell.recall) >= ENOUGH * trial.ceiling
 
 
 def usable(trial: Trial, cell: Cell, reached: float) -> tuple[float, float]:

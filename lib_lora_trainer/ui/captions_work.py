@@ -12,6 +12,7 @@ import gradio as gr
 
 from lib_lora_trainer.app import dataset_tools
 from lib_lora_trainer.app.dataset_tools import Draft
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, ProblemsFound, TrainerError
 from lib_lora_trainer.base.events import Finished, Note
@@ -215,12 +216,7 @@ def leaf(held: Previewed, project: Path) -> Iterator[Any]:
     assert held.draft is not None
     pages = max(1, -(-len(captions_show.relevant(held.draft)) // captions_show.PAGE))
     number = min(max(held.page, 0), pages - 1)
-    html = ""
-    for event in captions_show.page(held.draft, number, project):
-        if isinstance(event, str):
-            html = event
-        else:
-            yield event
+    html = yield from relay(captions_show.page(held.draft, number, project), str)
     nothing = findings.empty("Nothing to change", "Every caption is like that already.")
     yield Leaf(replace(held, page=number), captions_show.head(held.draft) + (html or nothing), pages)
 

@@ -90,7 +90,7 @@ def _wire_presets(evaluator: Evaluator, page: Page, panel: BakePanel) -> None:
 
     def keep(path: str, name: str, blocks: str) -> Updates:
         evaluator.place.gate()
-        file = _given(path) if (path or "").strip() else evaluator.place.own_presets
+        file = _entered(path) or evaluator.place.own_presets
         vector = presets.choose(blocks or "", _family(evaluator.place), presets.read_all(_files(evaluator.place, path)))
         presets.save(file, presets.with_preset(presets.read(file), (name or "").strip(), vector))
         text = evaluate_bake_show.kept_html((name or "").strip(), file)
@@ -110,11 +110,13 @@ def names(place: Place, path: str) -> list[str]:
 
 def _files(place: Place, path: str | None) -> tuple[Path, ...]:
     """Return the files of presets: the one that was entered, or the usual ones."""
-    return (_given(path),) if (path or "").strip() else place.presets
+    entered = _entered(path)
+    return (entered,) if entered else place.presets
 
 
-def _given(path: str | None) -> Path:
-    return Path((path or "").strip()).expanduser()
+def _entered(path: str | None) -> Path | None:
+    text = (path or "").strip()
+    return Path(text).expanduser() if text else None
 
 
 def _family(place: Place) -> Family:
@@ -155,6 +157,7 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
     place, source = evaluator.place, _source(evaluator, session, run, (file, own))
     stem = (name or "").strip().removesuffix(".safetensors")
     check_name(stem, "name of the new file")
+    own_file = _entered(path)
     given = read_prompt(blocks or "", kinds or "", (_number(unet, "UNet"), _number(text, "Text encoder")))
     return Request(
         file=source,
@@ -164,7 +167,7 @@ def _request(evaluator: Evaluator, session: Session, entered: Sequence[Any]) -> 
         unet=given[2],
         text=given[3],
         rebase=_number(rebase, "Rebase"),
-        presets=(presets.named(_given(path)),) if (path or "").strip() else place.presets,
+        presets=(presets.named(own_file),) if own_file else place.presets,
         element_presets=place.host.preset_files(elements.FILE),
         seed=int(_number(seed, "Seed of R and U")),
         x=given[4] if given[4] is not None else _number(x, "X"),

@@ -85,8 +85,7 @@ def tried(project: Project, run: str) -> Tried | None:
 
 def recommended(place: Place, session: Session, run: str) -> Recommended:
     """Return what the trial of a run recommends. Raises ConfigError when there is nothing to recommend."""
-    project = project_of(place.projects, session)
-    report = stored(folder_of(project, run)) if run else None
+    report = _report(place, session, run)
     best = report["recommended"] if report else None
     if best is None:
         raise ConfigError("result: recommends no file. Try files and weights first.")
@@ -98,11 +97,15 @@ def epochs(place: Place, session: Session, run: str) -> tuple[int, bool]:
 
     Raises ConfigError when it wants no other number.
     """
-    report = stored(folder_of(project_of(place.projects, session), run)) if run else None
+    report = _report(place, session, run)
     wanted = report.get("epochs") if report else None
     if not report or not wanted:
         raise ConfigError("result: proposes no other number of epochs. Try files and weights first.")
     return int(wanted), wanted > max(cell["epoch"] for cell in report["cells"])
+
+
+def _report(place: Place, session: Session, run: str) -> dict[str, Any] | None:
+    return stored(folder_of(project_of(place.projects, session), run)) if run else None
 
 
 def nothing() -> str:

@@ -110,9 +110,9 @@ def shielded(work: Callable[..., Updates], failed: Callable[[TrainerError], Upda
     """Return `work` with the user's mistakes shown, as `failed` says, instead of raised."""
 
     @functools.wraps(work)
-    def guarded(*entered: Any) -> Updates:
+    def guarded(*entered: Any, **special: Any) -> Updates:
         try:
-            return work(*entered)
+            return work(*entered, **special)
         except TrainerError as error:
             return failed(error)
 
@@ -123,18 +123,18 @@ def told(page: Page, work: Callable[..., Updates]) -> Callable[..., Updates]:
     """Return `work` with the user's mistakes shown in the notice below the bar instead of raised."""
 
     @functools.wraps(work)
-    def guarded(*entered: Any, **special: Any) -> Updates:
-        try:
-            return work(*entered, **special) or {page.bar.notice: gr.update()}  # gradio refuses an empty answer
-        except ProblemsFound as error:
+    def answered(*entered: Any, **special: Any) -> Updates:
+        return work(*entered, **special) or {page.bar.notice: gr.update()}  # gradio refuses an empty answer
+
+    def failed(error: TrainerError) -> Updates:
+        if isinstance(error, ProblemsFound):
             return {
                 page.bar.notice: findings.listed(error.problems),
                 page.styles: findings.beside_fields(error.problems),
             }
-        except TrainerError as error:
-            return {page.bar.notice: findings.notice([str(error)], "error")}
+        return {page.bar.notice: findings.notice([str(error)], "error")}
 
-    return guarded
+    return shielded(answered, failed)
 
 
 def shown(place: Place, page: Page, session: Session, messages: Sequence[str] = (), folder: int = 0) -> Updates:

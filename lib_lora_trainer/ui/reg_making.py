@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lib_lora_trainer.app import reg_jobs, reg_project
 from lib_lora_trainer.app.reg_draft import Draft, Request
 from lib_lora_trainer.app.reg_folder import Standing
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, ProblemsFound
 from lib_lora_trainer.base.events import Finished, Note, Planned, SampleMade
@@ -83,13 +84,7 @@ def listing(wish: Wish, control: Control) -> Iterator[Any]:
 
 
 def _drafted(wish: Wish, request: Request, control: Control) -> Generator[Any, None, Draft | None]:
-    made = None
-    for event in reg_jobs.draft(wish.place.host, request, control):
-        if isinstance(event, Draft):
-            made = event
-        else:
-            yield event
-    return made
+    return (yield from relay(reg_jobs.draft(wish.place.host, request, control), Draft))
 
 
 def _listed(wish: Wish, made: Draft) -> Iterator[Any]:
@@ -106,13 +101,8 @@ def leaf(listed: Listed, project: Path) -> Iterator[Any]:
     pages = max(1, -(-len(every) // reg_list.PAGE))
     number = min(max(listed.page, 0), pages - 1)
     shown = every[number * reg_list.PAGE : (number + 1) * reg_list.PAGE]
-    html = ""
-    for event in reg_list.page(shown, project, listed.options, listed.draft.numbers):
-        if isinstance(event, str):
-            html = event
-        else:
-            yield event
-    yield Leaf(replace(listed, page=number), html, pages)
+    html = yield from relay(reg_list.page(shown, project, listed.options, listed.draft.numbers), str)
+    yield Leaf(replace(listed, page=number), html or "", pages)
 
 
 def making(wish: Wish, mode: Mode, control: Control) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lib_lora_trainer.app import dataset_tools, duplicate_jobs, masking
 from lib_lora_trainer.app.dataset_tools import Draft, Request
+from lib_lora_trainer.app.relay import relay
 from lib_lora_trainer.base.control import Control
 from lib_lora_trainer.base.errors import ConfigError, DataError, RunConflict
 from lib_lora_trainer.base.events import Finished, Note, Phase
@@ -129,12 +130,7 @@ def leaf(held: Previewed) -> Iterator[Any]:
         number = _within(held.page, len(found.placed), tools_show.PAGE)
         making = tools_show.placed_page(found, root, number[0])
         head = tools_show.report(found, root)
-    html = ""
-    for event in making:
-        if isinstance(event, str):
-            html = event
-        else:
-            yield event
+    html = (yield from relay(making, str)) or ""
     nothing = "No picture needs this tool."
     if held.tool == "mask":
         nothing = "None of the masks is a bad one."
